@@ -1,0 +1,126 @@
+//! Where jobs run. A backend starts, lists and cancels jobs; what it says about them is evidence for
+//! the ledger, never truth by itself.
+//!
+//! The trait is drawn so that a batch job, a pod and a YARN container all fit: a job is submitted
+//! by name, found by name, listed in bulk and cancelled by id; the server may itself live inside
+//! the backend, so nothing here assumes a login node.
+
+use crate::runtime::ids::{JobName, JobSeq, NativeId};
+use async_trait::async_trait;
+
+/// A job to start. All jobs of one [`Submit`] have the same shape.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Submit {
+    /// The pool's name.
+    pub pool: String,
+    /// Names, consecutive by number, at least one.
+    pub jobs: Vec<(JobSeq, JobName)>,
+}
+
+/// A job the backend was asked for, as the ledger knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JobRef {
+    /// Its name.
+    pub name: JobName,
+    /// Its id, once known.
+    pub id: Option<NativeId>,
+}
+
+/// What a backend says of one job.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observation {
+    /// Our name of it.
+    pub name: JobName,
+    /// The backend's id.
+    pub id: NativeId,
+    /// What it does.
+    pub state: Observed,
+    /// The backend's own word for state and reason, for people (`PENDING QOSMaxCpuPerUserLimit`); at most 2 KiB.
+    pub reason: String,
+    /// Where it runs.
+    pub node: Option<String>,
+    /// Seconds until its walltime ends.
+    pub seconds_left: Option<u64>,
+}
+
+/// The state in a listing or in accounting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Observed {
+    /// In the queue.
+    Pending,
+    /// Started (also: suspended, completing).
+    Running,
+    /// Over.
+    Ended {
+        /// Why, as far as the backend knows.
+        how: EndedHow,
+        /// Exit code of the job script.
+        exit_code: Option<i32>,
+    },
+    /// A word this version does not know.
+    Unknown(String),
+}
+
+/// Why the backend says a job ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndedHow {
+    /// The script ended by itself, with whatever code.
+    Exited,
+    /// Its time was over.
+    Walltime,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// The scheduler took the node for another job.
+    Preempted,
+    /// The node failed.
+    NodeFailed,
+    /// It used too much memory.
+    OutOfMemory,
+    /// The script never ran.
+    LaunchFailed,
+}
+
+/// Classes of errors of a backend; each backend owns a table from exit code and text to class.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum ErrorClass {
+    /// Back off and try again.
+    Transient,
+    /// A limit of the site: learn it and stay under it.
+    Limit,
+    /// It will never work as it is: tell the user.
+    Permanent,
+    /// It may or may not have happened: look the name up first.
+    Ambiguous,
+}
+
+/// A failed call of a backend.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{command}: {says}")]
+pub struct BackendError {
+    /// Its class.
+    pub class: ErrorClass,
+    /// The command or call, as a person would type it.
+    pub command: String,
+    /// The foreign tool's own words, at most 2 KiB, control characters escaped.
+    pub says: String,
+    /// What to do about it, when known.
+    pub fix: Option<String>,
+}
+
+/// A place where jobs run.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Starts the jobs. Either all of `submit.jobs` were handed over (with their ids, in order), or an error.
+    /// Jobs per call are at most [`Backend::jobs_per_submit`].
+    async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError>;
+    /// One bulk query about these jobs, live or just ended. A job that is absent from the answer is absent: this says nothing about why.
+    async fn list(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError>;
+    /// Looks jobs of this cluster up by name: every one of ours that the backend still knows.
+    async fn find(&self) -> Result<Vec<Observation>, BackendError>;
+    /// Asks accounting how jobs ended; jobs it does not know (yet) are absent. `Ok(vec![])` where there is no accounting.
+    async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError>;
+    /// Cancels jobs; those that have ended are no error.
+    async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError>;
+    /// Largest number of jobs in one [`Backend::submit`].
+    fn jobs_per_submit(&self) -> u32;
+}

@@ -1,0 +1,4 @@
+//! Configuration: layers, profiles, units, validation → [`spec::Spec`]. The only place that reads
+//! environment variables and the home folder.
+
+pub mod spec;

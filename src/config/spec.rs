@@ -1,0 +1,94 @@
+//! The resolved specification of a cluster: what `up` validated, what the server keeps, what a
+//! template renders. No units in text form here: bytes, seconds, counts.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where jobs run.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Processes on this machine.
+    Local,
+    /// Slurm.
+    Slurm,
+}
+
+impl BackendKind {
+    /// Returns the name used in commands and configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Slurm => "slurm",
+        }
+    }
+}
+
+/// A cluster as it was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// Where jobs run.
+    pub backend: BackendKind,
+    /// The job shape; called `default`.
+    pub pool: PoolSpec,
+    /// Jobs asked for at `up`.
+    pub jobs: u32,
+    /// Cluster-wide counters: name → total.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+    /// Network interface the server listens on; all when neither this nor `address` is given.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Address the server listens on and publishes.
+    #[serde(default)]
+    pub address: Option<std::net::IpAddr>,
+    /// Seconds a worker lives on without its server.
+    pub orphan_timeout_seconds: u64,
+}
+
+/// The shape of one job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PoolSpec {
+    /// Cores of one job and its worker.
+    pub cores: u32,
+    /// Bytes of memory of one job; `None` = the queue's default (on `local`: all of the machine).
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// GPUs of one job.
+    #[serde(default)]
+    pub gpus: u32,
+    /// Kind of GPU, as the batch system calls it (`a100`).
+    #[serde(default)]
+    pub gpu_type: Option<String>,
+    /// Walltime of one job; `None` = the queue's default (on `local`: none).
+    #[serde(default)]
+    pub walltime_seconds: Option<u64>,
+    /// Queue or partition.
+    #[serde(default)]
+    pub queue: Option<String>,
+    /// Account or project.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Quality of service (Slurm).
+    #[serde(default)]
+    pub qos: Option<String>,
+    /// Node features (Slurm `--constraint`).
+    #[serde(default)]
+    pub constraint: Option<String>,
+    /// Nodes to use (Slurm `--nodelist`).
+    #[serde(default)]
+    pub nodelist: Option<String>,
+    /// Nodes to avoid (Slurm `--exclude`).
+    #[serde(default)]
+    pub exclude: Option<String>,
+    /// Further directives, verbatim, without the `#SBATCH` in front.
+    #[serde(default)]
+    pub directives: Vec<String>,
+    /// Shell lines run in the job before the worker starts.
+    #[serde(default)]
+    pub prologue: String,
+    /// Seconds before the end of the walltime at which a worker drains.
+    pub drain_lead_seconds: u64,
+}

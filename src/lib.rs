@@ -1,0 +1,9 @@
+//! dcluster: elastic compute clusters on a laptop or a batch queue, in one binary.
+//!
+//! The map of the modules is in `ARCHITECTURE.md`. Arrows point one way:
+//! `cli → server → {ledger, runtime, backends} → runtime::protocol`; cores know nothing of tokio,
+//! files, clap or the clock.
+
+pub mod backends;
+pub mod config;
+pub mod runtime;

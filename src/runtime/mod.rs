@@ -1,0 +1,6 @@
+//! The native engine: what tasks are, who runs them, and how that survives a crash.
+
+pub mod disk;
+pub mod ids;
+pub mod protocol;
+pub mod scheduler;

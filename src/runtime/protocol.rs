@@ -1,0 +1,357 @@
+//! What server, worker and client say to each other, and the types of a submission.
+//!
+//! A connection carries length-delimited MessagePack frames (named maps, `docs/protocol.md`); each
+//! frame is a list of messages. Unknown fields are skipped and new fields have defaults, so a
+//! newer peer can be read.
+
+use super::ids::{ArrayId, JobName, RunId, TaskId, WorkerId};
+use bstr::BString;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of this protocol; peers with another one are refused with both numbers.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What a task needs from a worker while it runs.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Cores, at least 1.
+    pub cores: u32,
+    /// Bytes of memory; 0 = not counted.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Whole GPUs.
+    #[serde(default)]
+    pub gpus: u32,
+    /// Cluster-wide counters (licences and the like): name → amount.
+    #[serde(default)]
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            cores: 1,
+            memory_bytes: 0,
+            gpus: 0,
+            counters: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which indexes the elements of a submission have.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Indexes {
+    /// One task, printed `ID`.
+    Single,
+    /// `first, first+step, …`: `count` elements, printed `ID.INDEX`.
+    Range {
+        /// Index of element 0.
+        first: u32,
+        /// Number of elements, at least 1.
+        count: u32,
+        /// Distance between indexes, at least 1.
+        step: u32,
+    },
+}
+
+impl Indexes {
+    /// Returns the number of elements.
+    pub fn count(&self) -> u32 {
+        match self {
+            Self::Single => 1,
+            Self::Range { count, .. } => *count,
+        }
+    }
+    /// Returns the index of a dense element; `None` for a single task.
+    pub fn index(&self, element: u32) -> Option<u32> {
+        match self {
+            Self::Single => None,
+            Self::Range { first, step, .. } => Some(first + element * step),
+        }
+    }
+    /// Returns the dense element of an index.
+    pub fn element(&self, index: u32) -> Option<u32> {
+        match *self {
+            Self::Single => None,
+            Self::Range { first, count, step } => {
+                let distance = index.checked_sub(first)?;
+                (distance % step == 0 && distance / step < count).then(|| distance / step)
+            }
+        }
+    }
+}
+
+/// How a task's command line is made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// These words, run as they stand, without a shell.
+    Argv(Vec<BString>),
+    /// The words of a `map` template, joined by spaces, with GNU parallel's placeholders (`crate::template`);
+    /// each element's input values come with its assignment.
+    Template(BString),
+}
+
+/// Where a standard stream of a task goes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Output {
+    /// `tasks/<array>/<index>.out|err` under the cluster folder; removed when empty at the end.
+    #[default]
+    Default,
+    /// A path template with `{id} {index} {name}`; relative to the task's working directory.
+    File(BString),
+    /// Same place as stdout (stderr only).
+    SameAsStdout,
+}
+
+/// The part of a submission that a worker needs; sent once per submission and worker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Body {
+    /// What runs.
+    pub command: Command,
+    /// Name for people and `{name}`; at most 255 bytes, no control characters.
+    #[serde(default)]
+    pub name: String,
+    /// Absolute working directory.
+    pub cwd: BString,
+    /// Environment on top of the cluster's.
+    #[serde(default)]
+    pub env: BTreeMap<BString, BString>,
+    /// File read as standard input; `/dev/null` when absent.
+    #[serde(default)]
+    pub stdin: Option<BString>,
+    /// Standard output.
+    #[serde(default)]
+    pub stdout: Output,
+    /// Standard error.
+    #[serde(default)]
+    pub stderr: Output,
+    /// Seconds of wall time after which the task is killed and has failed.
+    #[serde(default)]
+    pub time_limit_seconds: Option<u64>,
+    /// What the task occupies, for `DCLUSTER_TASK_CORES` and the like.
+    pub request: Request,
+    /// Indexes, for `{index}` and `DCLUSTER_TASK_INDEX`.
+    pub indexes: Indexes,
+    /// umask of the submitter.
+    pub umask: u32,
+}
+
+/// Another task, or a whole submission.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum TaskRef {
+    /// All elements of a submission.
+    Array(ArrayId),
+    /// One element.
+    Task(TaskId),
+}
+
+/// One submission, as a client makes it and the journal keeps it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Submission {
+    /// What the workers need.
+    pub body: Body,
+    /// Per element: the input values of a `map` template (one inner list per element); empty for
+    /// anything else.
+    #[serde(default)]
+    pub inputs: Vec<Vec<BString>>,
+    /// Larger runs first.
+    #[serde(default)]
+    pub priority: i32,
+    /// How often a task that failed by itself is run again.
+    #[serde(default)]
+    pub retries: u32,
+    /// Seconds of wall time the task is expected to need: it starts only where they are left.
+    #[serde(default)]
+    pub time_request_seconds: Option<u64>,
+    /// Runs after these have finished with success.
+    #[serde(default)]
+    pub after: Vec<TaskRef>,
+    /// Elements of this submission that may run at once; `None` = no bound (`map -j`).
+    #[serde(default)]
+    pub at_most: Option<u32>,
+}
+
+/// How one run of a task ended, as its worker saw it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Exit code 0.
+    Finished,
+    /// Another exit code.
+    Failed {
+        /// The code, 1–255.
+        code: i32,
+    },
+    /// Killed by a signal that was not ours.
+    Signalled {
+        /// Its number.
+        signal: i32,
+    },
+    /// Killed at its time limit.
+    TimeLimit,
+    /// Could not be started; the sentence says why (missing program, directory, file).
+    NotStarted {
+        /// What the system said.
+        error: String,
+    },
+    /// Killed because the server asked for it.
+    Killed,
+    /// Ended by drain, walltime or the end of the job: not the task's fault, it runs again for free.
+    Interrupted,
+}
+
+/// What one run used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Wall time in milliseconds.
+    pub wall_milliseconds: u64,
+    /// User plus system CPU time in milliseconds.
+    pub cpu_milliseconds: u64,
+    /// Largest resident set in bytes.
+    pub memory_bytes: u64,
+}
+
+/// A report of one ended run; the worker keeps it until the server says it is recorded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndReport {
+    /// The task.
+    pub task: TaskId,
+    /// Which run of it.
+    pub run: RunId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What a worker offers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Cores.
+    pub cores: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// GPUs.
+    pub gpus: u32,
+}
+
+/// Worker → server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WorkerMessage {
+    /// First message.
+    Hello(WorkerHello),
+    /// The run has its process.
+    Started {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        run: RunId,
+    },
+    /// A run ended; repeated after a reconnect until [`ServerMessage::Recorded`].
+    Ended(EndReport),
+    /// Alive. Sent every [`Welcome::heartbeat_seconds`].
+    Heartbeat,
+    /// Takes no new task from now on (asked to, or warned by the batch system).
+    Draining,
+    /// Nothing runs here any more and all is recorded: the worker leaves.
+    Goodbye,
+}
+
+/// What a worker says first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkerHello {
+    /// [`PROTOCOL_VERSION`] of the worker.
+    pub protocol: u32,
+    /// Program version, for people.
+    pub version: String,
+    /// The job it runs in; `None` for `worker join`.
+    pub job: Option<JobName>,
+    /// 128 random bits of this process, hex: the same after a reconnect.
+    pub nonce: String,
+    /// The id an earlier server of this cluster gave it.
+    pub id: Option<WorkerId>,
+    /// Highest epoch it has obeyed; a server of an older one must step back.
+    pub epoch: u32,
+    /// Highest journal sequence it was told.
+    pub recorded: u64,
+    /// Host name.
+    pub node: String,
+    /// Process id.
+    pub pid: u32,
+    /// What it offers.
+    pub capacity: Capacity,
+    /// Seconds until the walltime ends, as far as the worker knows.
+    pub seconds_left: Option<u64>,
+    /// Runs in progress.
+    pub running: Vec<(TaskId, RunId)>,
+    /// Whether it drains already.
+    pub draining: bool,
+}
+
+/// Server → worker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ServerMessage {
+    /// The worker is in.
+    Welcome(Welcome),
+    /// The worker is not wanted (unknown job, ended job, foreign cluster): it ends itself.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// Definition of a submission; precedes its first assignment to this worker.
+    Body {
+        /// The submission.
+        array: ArrayId,
+        /// Its definition.
+        body: Box<Body>,
+    },
+    /// Run this.
+    Assign {
+        /// The task.
+        task: TaskId,
+        /// The run.
+        run: RunId,
+        /// Input values of a `map` element.
+        #[serde(default)]
+        input: Vec<BString>,
+    },
+    /// End this run: TERM, then KILL after the grace.
+    Kill {
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        run: RunId,
+    },
+    /// These ended runs are on disk: forget them.
+    Recorded {
+        /// The runs.
+        runs: Vec<RunId>,
+        /// Journal sequence that holds them.
+        sequence: u64,
+    },
+    /// Take no new task; leave when nothing runs.
+    Drain,
+    /// Interrupt what runs (TERM, KILL after the grace), then leave.
+    Stop {
+        /// Seconds from TERM to KILL.
+        grace_seconds: u64,
+    },
+    /// The walltime was changed or learned.
+    TimeLeft {
+        /// Seconds left.
+        seconds: u64,
+    },
+}
+
+/// Answer to a hello.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The worker's id.
+    pub id: WorkerId,
+    /// The server's epoch; messages of a lower one are dropped.
+    pub epoch: u32,
+    /// Seconds between heartbeats, 1–300.
+    pub heartbeat_seconds: u64,
+    /// Seconds without a server after which the worker ends its tasks and itself.
+    pub orphan_timeout_seconds: u64,
+}
