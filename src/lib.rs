@@ -6,4 +6,5 @@
 
 pub mod backends;
 pub mod config;
+pub mod ledger;
 pub mod runtime;
