@@ -1,4 +1,6 @@
 //! Configuration: layers, profiles, units, validation → [`spec::Spec`]. The only place that reads
 //! environment variables and the home folder.
 
+pub mod problem;
 pub mod spec;
+pub mod units;
