@@ -4,6 +4,9 @@
 pub mod file;
 pub mod keys;
 pub mod layers;
+pub mod paths;
 pub mod problem;
+pub mod sources;
 pub mod spec;
+pub mod trust;
 pub mod units;
