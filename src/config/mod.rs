@@ -2,11 +2,14 @@
 //! environment variables and the home folder.
 
 pub mod file;
+pub mod host;
 pub mod keys;
 pub mod layers;
 pub mod paths;
 pub mod problem;
+pub mod resolve;
 pub mod sources;
 pub mod spec;
 pub mod trust;
 pub mod units;
+pub mod values;
