@@ -139,7 +139,7 @@ fn slip(variable: &str, short: &str) -> Option<ConfigError> {
     Some(
         ConfigError::new(format!("unknown variable {}", quoted(variable)))
             .at("environment")
-            .fix(format!("did you mean {meant}? If not, unset {variable}")),
+            .fix(format!("did you mean {meant}? If not, unset the variable")),
     )
 }
 
@@ -269,7 +269,7 @@ mod tests {
             assert_eq!(problems.len(), 1, "{name}");
             assert_eq!(
                 problems[0].fix,
-                Some(format!("did you mean {meant}? If not, unset {name}"))
+                Some(format!("did you mean {meant}? If not, unset the variable"))
             );
         }
         let bytes = OsStr::from_bytes(b"\xff").to_owned();

@@ -140,7 +140,7 @@ pub fn human_size(bytes: u64) -> String {
 fn exact_parts(bytes: u64) -> (u64, &'static str) {
     UNITS
         .into_iter()
-        .filter(|(_, unit_bytes)| bytes != 0 && bytes % unit_bytes == 0)
+        .filter(|(_, unit_bytes)| bytes != 0 && bytes.is_multiple_of(*unit_bytes))
         .map(|(unit, unit_bytes)| (bytes / unit_bytes, unit))
         .min_by_key(|(count, _)| *count)
         .unwrap_or((0, "B"))
