@@ -45,6 +45,7 @@ pub fn check(layers: &Layers, facts: &Facts) -> Vec<ConfigError> {
 mod tests {
     use super::*;
     use crate::config::file;
+    use crate::config::keys::Key;
     use std::path::Path;
 
     fn facts() -> Facts {
@@ -101,5 +102,22 @@ mod tests {
                 "0 cores are too few @ /0.toml:1, key \"cores\"",
             ]
         );
+    }
+
+    #[test]
+    fn the_example_of_the_guide_is_right() {
+        let guide = include_str!("../../docs/configuration.md");
+        let (_, rest) = guide.split_once("```toml\n").expect("an example");
+        let (example, _) = rest.split_once("```").expect("its end");
+        let layers = layers(&[example]);
+        assert_eq!(layers.profile_names().collect::<Vec<_>>(), ["big", "gpu"]);
+        assert_eq!(check(&layers, &facts()), vec![]);
+        for key in Key::ALL {
+            assert!(
+                guide.contains(&format!("\n| `{}` |", key.name())),
+                "{key:?}"
+            );
+            assert!(guide.contains(&format!("`{}", key.flag())), "{key:?}");
+        }
     }
 }
