@@ -4,11 +4,18 @@
 use super::problem::{ConfigError, quoted};
 use nix::unistd::{Uid, User};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A snapshot of the environment variables.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// A snapshot of the environment variables. Debug output tells their number only: values may be secret.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Variables(Vec<(OsString, OsString)>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Variables({})", self.0.len())
+    }
+}
 
 impl FromIterator<(OsString, OsString)> for Variables {
     fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(pairs: I) -> Self {
@@ -162,6 +169,12 @@ mod tests {
             variables(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c")]).user_config(),
             Some("/c/dcluster/config.toml".into())
         );
+    }
+
+    #[test]
+    fn debug_output_has_no_values() {
+        let variables = variables(&[("TOKEN", "secret")]);
+        assert_eq!(format!("{variables:?}"), "Variables(1)");
     }
 
     #[test]
