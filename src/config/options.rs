@@ -1,0 +1,269 @@
+//! The flags that shape a cluster: the same names as in configuration files. Nothing is parsed
+//! here; a flag becomes a raw value of the strongest layer, so that errors look alike wherever the
+//! value was written.
+
+use super::keys::Key;
+use super::layers::{Layer, RawValue};
+use super::sources::counter;
+use clap::Args;
+
+/// Which cluster a command is about.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterOption {
+    /// Name of the cluster (default: "default").
+    ///
+    /// Several clusters can be up side by side under different names. A name has 1 to 64 letters a-z,
+    /// digits, ".", "_" and "-". Also: DCLUSTER_NAME, `name` in a configuration file.
+    #[arg(long = "name", visible_alias = "cluster", value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// What one job is made of, and how many to ask for.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+#[command(next_help_heading = "Shape of a job")]
+pub struct PoolOptions {
+    /// Use the values of [profile.PROFILE] of the configuration files.
+    ///
+    /// Other flags and DCLUSTER_* variables go before the profile's values. Also: DCLUSTER_PROFILE,
+    /// `default-profile` in a configuration file.
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+
+    /// Where jobs run: local or slurm.
+    ///
+    /// Default: slurm where sbatch and squeue are on the PATH, else local (this machine).
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<String>,
+
+    /// Jobs to ask for (default: 1). Each runs one worker.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<String>,
+
+    /// Cores of one job (default: local all of the machine, else 1).
+    #[arg(long, visible_alias = "cpus", value_name = "N")]
+    pub cores: Option<String>,
+
+    /// Memory of one job, like 100GB (default: local all of the machine, else the queue's).
+    ///
+    /// 100GB is 100 x 1000^3 bytes; 100GiB is 100 x 1024^3 bytes. A bare 100G means GiB, as Slurm,
+    /// PBS and SGE mean it (Dask reads 100 x 1000^3). Also kB, MB, TB, K, M, T, KiB, MiB, TiB, and
+    /// fractions: 1.5GB. A number alone is refused, since batch systems disagree about it.
+    #[arg(long, visible_alias = "mem", value_name = "SIZE")]
+    pub memory: Option<String>,
+
+    /// GPUs of one job, like 2 or a100:2 (default: none).
+    #[arg(long, value_name = "[TYPE:]N")]
+    pub gpus: Option<String>,
+
+    /// Time limit of one job, like 01:30:00, 1h30m or 2-12 (default: the queue's).
+    ///
+    /// HH:MM:SS, DAYS-HH, DAYS-HH:MM and DAYS-HH:MM:SS as Slurm writes them; 90m, 90min, 1h30m,
+    /// "2 days" as people do. Refused, since batch systems disagree about them: a number alone
+    /// (minutes or seconds?) and 90:00 (minutes and seconds, or hours and minutes?).
+    #[arg(long, alias = "time", value_name = "TIME")]
+    pub walltime: Option<String>,
+
+    /// Queue or partition to submit to (default: the batch system's).
+    #[arg(long, visible_alias = "partition", value_name = "QUEUE")]
+    pub queue: Option<String>,
+
+    /// Account or project that pays (default: the batch system's).
+    #[arg(long, visible_alias = "project", value_name = "ACCOUNT")]
+    pub account: Option<String>,
+
+    /// Quality of service (Slurm).
+    #[arg(long, value_name = "QOS")]
+    pub qos: Option<String>,
+
+    /// Features that nodes must have, like "haswell|skylake" (Slurm).
+    #[arg(long, value_name = "FEATURES")]
+    pub constraint: Option<String>,
+
+    /// Nodes to use, like n[01-04] (Slurm).
+    #[arg(long, value_name = "NODES")]
+    pub nodelist: Option<String>,
+
+    /// Nodes to avoid, like n[05-07] (Slurm).
+    #[arg(long, value_name = "NODES")]
+    pub exclude: Option<String>,
+
+    /// Further line for the batch system, like --directive=--exclusive; repeatable.
+    ///
+    /// It is written into the job script as it is, after #SBATCH. Given here, directives replace those of
+    /// the configuration files.
+    #[arg(long = "directive", value_name = "TEXT", allow_hyphen_values = true)]
+    pub directives: Vec<String>,
+
+    /// Shell line to run in each job before its worker starts, like "module load netcdf"; repeatable.
+    ///
+    /// Given here, the lines replace the prologue of the configuration files.
+    #[arg(long, value_name = "LINE", allow_hyphen_values = true)]
+    pub prologue: Vec<String>,
+
+    /// How long before its time limit a worker takes no new task.
+    ///
+    /// Default: a tenth of --walltime, at least 30 s, at most 5 min. Less than half of --walltime.
+    #[arg(long, value_name = "TIME")]
+    pub drain_lead: Option<String>,
+
+    /// How long a worker lives on when it cannot reach the server (default: 5min).
+    #[arg(long, value_name = "TIME")]
+    pub orphan_timeout: Option<String>,
+
+    /// Network interface on which workers reach the server, like ib0 (default: all).
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// Address on which workers reach the server, like 10.4.0.13 (default: all of this host).
+    #[arg(long, value_name = "IP")]
+    pub address: Option<String>,
+
+    /// Something there is only a number of in the whole cluster, like lic=2; repeatable.
+    ///
+    /// Licences, connections to a database: tasks that need one say so, and never more run at once.
+    /// Given here, counters replace those of the configuration files.
+    #[arg(long = "counter", value_name = "NAME=TOTAL")]
+    pub counters: Vec<String>,
+}
+
+impl ClusterOption {
+    /// Writes the flag into a layer.
+    pub fn add_to(&self, layer: &mut Layer) {
+        set(layer, Key::Name, self.name.as_deref());
+    }
+}
+
+impl PoolOptions {
+    /// Writes the flags that were given into a layer.
+    pub fn add_to(&self, layer: &mut Layer) {
+        let Self {
+            profile,
+            backend,
+            jobs,
+            cores,
+            memory,
+            gpus,
+            walltime,
+            queue,
+            account,
+            qos,
+            constraint,
+            nodelist,
+            exclude,
+            directives,
+            prologue,
+            drain_lead,
+            orphan_timeout,
+            interface,
+            address,
+            counters,
+        } = self;
+        for (key, text) in [
+            (Key::Profile, profile),
+            (Key::Backend, backend),
+            (Key::Jobs, jobs),
+            (Key::Cores, cores),
+            (Key::Memory, memory),
+            (Key::Gpus, gpus),
+            (Key::Walltime, walltime),
+            (Key::Queue, queue),
+            (Key::Account, account),
+            (Key::Qos, qos),
+            (Key::Constraint, constraint),
+            (Key::Nodelist, nodelist),
+            (Key::Exclude, exclude),
+            (Key::DrainLead, drain_lead),
+            (Key::OrphanTimeout, orphan_timeout),
+            (Key::Interface, interface),
+            (Key::Address, address),
+        ] {
+            set(layer, key, text.as_deref());
+        }
+        for (key, lines) in [(Key::Directives, directives), (Key::Prologue, prologue)] {
+            if !lines.is_empty() {
+                layer.set_flag(key, RawValue::List(lines.clone()));
+            }
+        }
+        if !counters.is_empty() {
+            let counters = counters.iter().map(|text| counter(text)).collect();
+            layer.set_flag(Key::Counters, RawValue::Table(counters));
+        }
+    }
+}
+
+fn set(layer: &mut Layer, key: Key, text: Option<&str>) {
+    if let Some(text) = text {
+        layer.set_flag(key, RawValue::Scalar(text.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Parser)]
+    struct Up {
+        #[command(flatten)]
+        cluster: ClusterOption,
+        #[command(flatten)]
+        pool: PoolOptions,
+    }
+
+    fn layer(args: &[&str]) -> Layer {
+        let up = Up::try_parse_from(std::iter::once(&"up").chain(args)).expect("valid");
+        let mut layer = Layer::default();
+        up.cluster.add_to(&mut layer);
+        up.pool.add_to(&mut layer);
+        layer
+    }
+
+    #[test]
+    fn every_key_has_its_flag() {
+        let command = Up::command();
+        command.clone().debug_assert();
+        for key in Key::ALL {
+            let flag = key.flag().trim_start_matches("--");
+            let arg = command
+                .get_arguments()
+                .find(|arg| arg.get_long() == Some(flag));
+            assert!(arg.is_some_and(|arg| arg.get_help().is_some()), "{flag}");
+        }
+    }
+
+    #[test]
+    fn flags_become_raw_values() {
+        let layer = layer(&[
+            "--name=x",
+            "--partition=p",
+            "--project=a",
+            "--time=1h",
+            "--directive=--exclusive",
+            "--directive",
+            "--gres=x",
+            "--prologue=module load a",
+            "--counter=lic=2",
+            "--counter=db",
+        ]);
+        let scalar = |text: &str| RawValue::Scalar(text.to_owned());
+        assert_eq!(layer.values[&Key::Name].value, scalar("x"));
+        assert_eq!(layer.values[&Key::Queue].value, scalar("p"));
+        assert_eq!(layer.values[&Key::Queue].origin.to_string(), "--queue");
+        assert_eq!(layer.values[&Key::Account].value, scalar("a"));
+        assert_eq!(layer.values[&Key::Walltime].value, scalar("1h"));
+        assert_eq!(
+            layer.values[&Key::Directives].value,
+            RawValue::List(vec!["--exclusive".into(), "--gres=x".into()])
+        );
+        assert_eq!(
+            layer.values[&Key::Counters].value,
+            RawValue::Table(vec![("lic".into(), "2".into()), ("db".into(), "".into())])
+        );
+        assert_eq!(layer.values.len(), 7);
+    }
+
+    #[test]
+    fn nothing_given_nothing_set() {
+        assert_eq!(layer(&[]), Layer::default());
+    }
+}

@@ -1,0 +1,425 @@
+//! From merged settings and facts about the machine to a [`Spec`]: defaults, validation, and the
+//! list of every value with its origin that `config show` prints. Pure.
+
+use super::host::Facts;
+use super::keys::Key;
+use super::layers::{Origin, RawValue, Settings};
+use super::problem::ConfigError;
+use super::spec::{BackendKind, PoolSpec, Spec};
+use super::units::{clock_duration, human_duration, human_size};
+use super::values;
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+/// Least walltime, in seconds: no worker comes up, works and drains within a minute.
+const WALLTIME_LEAST: u64 = 61;
+/// Drain lead when the walltime is not known, and the longest by default, in seconds.
+const DRAIN_LEAD_LONGEST: u64 = 300;
+/// Shortest drain lead by default, in seconds.
+const DRAIN_LEAD_SHORTEST: u64 = 30;
+/// Seconds a worker lives on without its server, by default.
+const ORPHAN_TIMEOUT: u64 = 300;
+
+/// A value with where it comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Value<T> {
+    /// The value.
+    pub value: T,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// A line of `config show`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Shown {
+    /// The setting.
+    pub key: Key,
+    /// The value for machines: bytes, seconds, counts; null when there is none.
+    pub value: Json,
+    /// The value for people: `100 GB`, `01:30:00`; what holds in its place when there is none.
+    pub text: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// A configuration that has been understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// Name of the cluster.
+    pub name: String,
+    /// What it is made of.
+    pub spec: Spec,
+    /// Every value with its origin, in the order of [`Key::ALL`].
+    pub values: Vec<Shown>,
+}
+
+/// Returns the specification, or the first problem.
+pub fn resolve(settings: &Settings, facts: &Facts) -> Result<Resolved, ConfigError> {
+    resolve_all(settings, facts).map_err(|problems| {
+        problems
+            .into_iter()
+            .next()
+            .expect("resolve_all fails only with problems")
+    })
+}
+
+/// Returns the specification, or all problems, at least one.
+pub(super) fn resolve_all(
+    settings: &Settings,
+    facts: &Facts,
+) -> Result<Resolved, Vec<ConfigError>> {
+    let mut resolver = Resolver {
+        settings,
+        problems: Vec::new(),
+        shown: Vec::new(),
+    };
+    let (name, spec) = resolver.spec(facts);
+    if !resolver.problems.is_empty() {
+        return Err(resolver.problems);
+    }
+    resolver.shown.sort_by_key(|shown| shown.key);
+    Ok(Resolved {
+        name,
+        spec,
+        values: resolver.shown,
+    })
+}
+
+struct Resolver<'a> {
+    settings: &'a Settings,
+    problems: Vec<ConfigError>,
+    shown: Vec<Shown>,
+}
+
+impl Resolver<'_> {
+    fn spec(&mut self, facts: &Facts) -> (String, Spec) {
+        let name = self.or_default(
+            Key::Name,
+            values::cluster_name,
+            |name| name.clone(),
+            built_in("default".to_owned()),
+        );
+        self.optional(
+            Key::Profile,
+            |raw| Ok(values::scalar(raw)?.to_owned()),
+            "none",
+        );
+        let backend = self.or_default(
+            Key::Backend,
+            values::backend,
+            |kind| kind.as_str().to_owned(),
+            default_backend(facts),
+        );
+        let is_local = backend.value == BackendKind::Local;
+        let pool = self.pool(&backend, facts);
+        let jobs = self.or_default(
+            Key::Jobs,
+            |raw| values::count(raw, "jobs", 0, values::JOBS_MAX),
+            u32::to_string,
+            built_in(1),
+        );
+        let orphan_timeout = self.or_default(
+            Key::OrphanTimeout,
+            |raw| values::duration(raw, 1),
+            |seconds| human_duration(*seconds),
+            built_in(ORPHAN_TIMEOUT),
+        );
+        let counters = self.or_default(
+            Key::Counters,
+            values::counters,
+            |counters| {
+                let items = counters
+                    .iter()
+                    .map(|(name, total)| format!("{name}={total}"));
+                none_if_empty(&items.collect::<Vec<_>>().join(", "))
+            },
+            built_in(std::collections::BTreeMap::new()),
+        );
+        if is_local {
+            self.refuse_flags_of_queues(&backend.origin);
+        }
+        let spec = Spec {
+            backend: backend.value,
+            pool,
+            jobs: jobs.value,
+            counters: counters.value,
+            interface: self.optional(Key::Interface, values::interface, "all"),
+            address: self.optional(Key::Address, values::address, "all"),
+            orphan_timeout_seconds: orphan_timeout.value,
+        };
+        (name.value, spec)
+    }
+
+    fn pool(&mut self, backend: &Value<BackendKind>, facts: &Facts) -> PoolSpec {
+        let is_local = backend.value == BackendKind::Local;
+        let cores = self.or_default(
+            Key::Cores,
+            |raw| values::count(raw, "cores", 1, values::CORES_MAX),
+            u32::to_string,
+            default_cores(is_local, facts),
+        );
+        let gpus = self.gpus();
+        let walltime_seconds = self.walltime(is_local);
+        PoolSpec {
+            cores: cores.value,
+            memory_bytes: self.memory(is_local, facts),
+            gpus: gpus.0,
+            gpu_type: gpus.1,
+            walltime_seconds,
+            queue: self.word(Key::Queue, is_local),
+            account: self.word(Key::Account, is_local),
+            qos: self.word(Key::Qos, is_local),
+            constraint: self.word(Key::Constraint, is_local),
+            nodelist: self.word(Key::Nodelist, is_local),
+            exclude: self.word(Key::Exclude, is_local),
+            directives: self
+                .or_default(
+                    Key::Directives,
+                    values::directives,
+                    |lines| none_if_empty(&lines.join("\n")),
+                    built_in(Vec::new()),
+                )
+                .value,
+            prologue: self
+                .or_default(
+                    Key::Prologue,
+                    values::prologue,
+                    |text| none_if_empty(text),
+                    built_in(String::new()),
+                )
+                .value,
+            drain_lead_seconds: self.drain_lead(walltime_seconds),
+        }
+    }
+
+    /// Parses a value that may miss; a problem is kept, with its place.
+    fn parsed<T>(
+        &mut self,
+        key: Key,
+        parse: impl FnOnce(&RawValue) -> Result<T, ConfigError>,
+    ) -> Option<Value<T>> {
+        let raw = self.settings.values.get(&key)?;
+        match parse(&raw.value) {
+            Ok(value) => Some(Value {
+                value,
+                origin: raw.origin.clone(),
+            }),
+            Err(error) => {
+                self.problems.push(error.at(&raw.origin));
+                None
+            }
+        }
+    }
+
+    fn show(&mut self, key: Key, value: Json, text: String, origin: Origin) {
+        self.shown.push(Shown {
+            key,
+            value,
+            text,
+            origin,
+        });
+    }
+
+    /// Reads a value that always is.
+    fn or_default<T: Serialize>(
+        &mut self,
+        key: Key,
+        parse: impl FnOnce(&RawValue) -> Result<T, ConfigError>,
+        text: impl FnOnce(&T) -> String,
+        default: Value<T>,
+    ) -> Value<T> {
+        let value = self.parsed(key, parse).unwrap_or(default);
+        self.show(
+            key,
+            json!(value.value),
+            text(&value.value),
+            value.origin.clone(),
+        );
+        value
+    }
+
+    /// Reads a value that may miss; `otherwise` says what holds then.
+    fn optional<T: Serialize + ToString>(
+        &mut self,
+        key: Key,
+        parse: impl FnOnce(&RawValue) -> Result<T, ConfigError>,
+        otherwise: &str,
+    ) -> Option<T> {
+        self.optional_as(key, parse, T::to_string, otherwise)
+    }
+
+    fn optional_as<T: Serialize>(
+        &mut self,
+        key: Key,
+        parse: impl FnOnce(&RawValue) -> Result<T, ConfigError>,
+        text: impl FnOnce(&T) -> String,
+        otherwise: &str,
+    ) -> Option<T> {
+        match self.parsed(key, parse) {
+            Some(Value { value, origin }) => {
+                self.show(key, json!(value), text(&value), origin);
+                Some(value)
+            }
+            None => {
+                let origin = Origin::BuiltIn { because: None };
+                self.show(key, Json::Null, otherwise.to_owned(), origin);
+                None
+            }
+        }
+    }
+
+    fn word(&mut self, key: Key, is_local: bool) -> Option<String> {
+        let otherwise = match key {
+            Key::Queue | Key::Account | Key::Qos if !is_local => "the batch system's default",
+            _ => "none",
+        };
+        self.optional(key, values::word, otherwise)
+    }
+
+    fn memory(&mut self, is_local: bool, facts: &Facts) -> Option<u64> {
+        let otherwise = match facts.host_memory_bytes {
+            Some(bytes) if is_local => format!("all of this machine ({})", human_size(bytes)),
+            _ if is_local => "all of this machine".to_owned(),
+            _ => "the queue's default".to_owned(),
+        };
+        self.optional_as(
+            Key::Memory,
+            values::size,
+            |bytes| human_size(*bytes),
+            &otherwise,
+        )
+    }
+
+    fn gpus(&mut self) -> (u32, Option<String>) {
+        let text = |(number, kind): &(u32, Option<String>)| match kind {
+            Some(kind) => format!("{kind}:{number}"),
+            None => number.to_string(),
+        };
+        let gpus = self
+            .parsed(Key::Gpus, values::gpus)
+            .unwrap_or(built_in((0, None)));
+        let json = json!({"count": gpus.value.0, "type": gpus.value.1});
+        self.show(Key::Gpus, json, text(&gpus.value), gpus.origin);
+        gpus.value
+    }
+
+    fn walltime(&mut self, is_local: bool) -> Option<u64> {
+        self.optional_as(
+            Key::Walltime,
+            |raw| values::duration(raw, WALLTIME_LEAST),
+            |seconds| clock_duration(*seconds),
+            if is_local {
+                "none"
+            } else {
+                "the queue's default"
+            },
+        )
+    }
+
+    fn drain_lead(&mut self, walltime_seconds: Option<u64>) -> u64 {
+        let parse = |raw: &RawValue| {
+            let seconds = values::duration(raw, 1)?;
+            match walltime_seconds {
+                Some(walltime) if seconds.saturating_mul(2) >= walltime => Err(ConfigError::new(
+                    format!("a drain lead of {} is too long", human_duration(seconds)),
+                )
+                .because(format!(
+                    "it must be less than half of the walltime of {}",
+                    human_duration(walltime)
+                ))
+                .fix("leave it out: a tenth of the walltime, 30 s to 5 min, is taken")),
+                _ => Ok(seconds),
+            }
+        };
+        self.or_default(
+            Key::DrainLead,
+            parse,
+            |seconds| human_duration(*seconds),
+            default_drain_lead(walltime_seconds),
+        )
+        .value
+    }
+
+    /// A queue asked for on the command line would be forgotten without a word: that is an error. In
+    /// a file it is not, which serves all backends.
+    fn refuse_flags_of_queues(&mut self, backend: &Origin) {
+        const OF_QUEUES: [Key; 7] = [
+            Key::Queue,
+            Key::Account,
+            Key::Qos,
+            Key::Constraint,
+            Key::Nodelist,
+            Key::Exclude,
+            Key::Directives,
+        ];
+        let why = match backend {
+            Origin::BuiltIn { .. } => {
+                "jobs run on this machine, for sbatch and squeue are not on the PATH".to_owned()
+            }
+            origin => format!("jobs run on this machine, says {origin}"),
+        };
+        for key in OF_QUEUES {
+            let Some(raw) = self.settings.values.get(&key) else {
+                continue;
+            };
+            if let Origin::Flag { flag } = &raw.origin {
+                self.problems.push(
+                    ConfigError::new(format!("{flag} means nothing on the local backend"))
+                        .at(&raw.origin)
+                        .because(&why)
+                        .fix(format!("leave {flag} out, or say --backend slurm")),
+                );
+            }
+        }
+    }
+}
+
+fn built_in<T>(value: T) -> Value<T> {
+    Value {
+        value,
+        origin: Origin::BuiltIn { because: None },
+    }
+}
+
+fn built_in_because<T>(value: T, why: &str) -> Value<T> {
+    Value {
+        value,
+        origin: Origin::BuiltIn {
+            because: Some(why.to_owned()),
+        },
+    }
+}
+
+fn default_backend(facts: &Facts) -> Value<BackendKind> {
+    if facts.slurm {
+        built_in_because(BackendKind::Slurm, "sbatch and squeue are on the PATH")
+    } else {
+        built_in_because(BackendKind::Local, "sbatch and squeue are not on the PATH")
+    }
+}
+
+fn default_cores(is_local: bool, facts: &Facts) -> Value<u32> {
+    if is_local {
+        let cores = facts.host_cores.clamp(1, values::CORES_MAX);
+        built_in_because(cores, "all cores of this machine")
+    } else {
+        built_in(1)
+    }
+}
+
+fn default_drain_lead(walltime_seconds: Option<u64>) -> Value<u64> {
+    match walltime_seconds {
+        Some(walltime) => built_in_because(
+            (walltime / 10).clamp(DRAIN_LEAD_SHORTEST, DRAIN_LEAD_LONGEST),
+            "a tenth of the walltime, 30 s to 5 min",
+        ),
+        None => built_in(DRAIN_LEAD_LONGEST),
+    }
+}
+
+fn none_if_empty(text: &str) -> String {
+    if text.is_empty() { "none" } else { text }.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+use super::*;
+use crate::config::layers::Layer;
+use proptest::prelude::*;
+
+fn settings(pairs: &[(Key, &str)]) -> Settings {
+    let mut layer = Layer::default();
+    for (key, text) in pairs {
+        layer.set_flag(*key, RawValue::Scalar((*text).to_owned()));
+    }
+    Settings {
+        values: layer.values,
+    }
+}
+
+fn facts(slurm: bool) -> Facts {
+    Facts {
+        host_cores: 8,
+        host_memory_bytes: Some(16 << 30),
+        slurm,
+    }
+}
+
+fn resolved(pairs: &[(Key, &str)], slurm: bool) -> Resolved {
+    resolve(&settings(pairs), &facts(slurm)).expect("valid")
+}
+
+fn listing(resolved: &Resolved) -> String {
+    let lines = resolved
+        .values
+        .iter()
+        .map(|shown| format!("{} = {} ({})", shown.key.name(), shown.text, shown.origin));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn defaults_on_a_laptop() {
+    let resolved = resolved(&[], false);
+    assert_eq!(resolved.name, "default");
+    assert_eq!(resolved.spec.backend, BackendKind::Local);
+    assert_eq!(resolved.spec.pool.cores, 8);
+    assert_eq!(resolved.spec.pool.drain_lead_seconds, 300);
+    assert_eq!(resolved.values.len(), Key::ALL.len());
+    assert_eq!(
+        listing(&resolved),
+        "\
+name = default (built-in)
+profile = none (built-in)
+backend = local (built-in: sbatch and squeue are not on the PATH)
+jobs = 1 (built-in)
+cores = 8 (built-in: all cores of this machine)
+memory = all of this machine (16 GiB) (built-in)
+gpus = 0 (built-in)
+walltime = none (built-in)
+queue = none (built-in)
+account = none (built-in)
+qos = none (built-in)
+constraint = none (built-in)
+nodelist = none (built-in)
+exclude = none (built-in)
+directives = none (built-in)
+prologue = none (built-in)
+drain-lead = 5 min (built-in)
+orphan-timeout = 5 min (built-in)
+interface = all (built-in)
+address = all (built-in)
+counters = none (built-in)"
+    );
+}
+
+#[test]
+fn the_example_of_the_readme_on_slurm() {
+    let pairs = [
+        (Key::Cores, "24"),
+        (Key::Memory, "100GB"),
+        (Key::Queue, "regular"),
+        (Key::Walltime, "01:30:00"),
+        (Key::Gpus, "a100:2"),
+    ];
+    let resolved = resolved(&pairs, true);
+    let pool = &resolved.spec.pool;
+    assert_eq!(resolved.spec.backend, BackendKind::Slurm);
+    assert_eq!(pool.cores, 24);
+    assert_eq!(pool.memory_bytes, Some(100_000_000_000));
+    assert_eq!(pool.queue.as_deref(), Some("regular"));
+    assert_eq!((pool.gpus, pool.gpu_type.as_deref()), (2, Some("a100")));
+    assert_eq!(pool.drain_lead_seconds, 300);
+    let json = serde_json::to_value(&resolved.values[5]).expect("JSON");
+    assert_eq!(
+        json,
+        json!({
+            "key": "memory",
+            "value": 100_000_000_000_u64,
+            "text": "100 GB",
+            "origin": {"kind": "flag", "flag": "--memory"},
+        })
+    );
+}
+
+#[test]
+fn a_slurm_job_has_one_core_by_default() {
+    let resolved = resolved(&[], true);
+    assert_eq!(resolved.spec.pool.cores, 1);
+    assert!(listing(&resolved).contains("memory = the queue's default (built-in)"));
+}
+
+#[test]
+fn all_problems_are_found_with_their_places() {
+    let pairs = [
+        (Key::Name, "a/b"),
+        (Key::Cores, "0"),
+        (Key::Memory, "100"),
+        (Key::Walltime, "90"),
+    ];
+    let problems = resolve_all(&settings(&pairs), &facts(true)).expect_err("four");
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "\"a/b\" cannot be a cluster's name (--name): a name has only letters a-z, digits, . _ and -",
+            "0 cores are too few (--cores)",
+            "\"90\" has no unit: Slurm would read minutes, PBS seconds (--walltime)",
+            "\"100\" has no unit: Slurm would read megabytes, PBS bytes, LSF kilobytes (--memory)",
+        ]
+    );
+    assert_eq!(
+        problems[2].fix.as_deref(),
+        Some("write 90m or 01:30:00 for minutes, 90s for seconds")
+    );
+}
+
+#[test]
+fn a_queue_needs_a_batch_system() {
+    let pairs = [(Key::Queue, "regular")];
+    let error = resolve(&settings(&pairs), &facts(false)).expect_err("no queue here");
+    assert_eq!(error.what, "--queue means nothing on the local backend");
+    assert_eq!(
+        error.fix.as_deref(),
+        Some("leave --queue out, or say --backend slurm")
+    );
+    let pairs = [(Key::Queue, "regular"), (Key::Backend, "slurm")];
+    assert!(resolve(&settings(&pairs), &facts(false)).is_ok());
+    // In a file it does no harm: the same file serves the laptop.
+    let mut settings = settings(&[(Key::Queue, "regular")]);
+    settings.values.get_mut(&Key::Queue).expect("set").origin = Origin::Variable {
+        name: "DCLUSTER_QUEUE".into(),
+    };
+    assert!(resolve(&settings, &facts(false)).is_ok());
+}
+
+#[test]
+fn the_drain_lead_is_less_than_half_of_the_walltime() {
+    let with = |lead: &str| {
+        let pairs = [(Key::Walltime, "10m"), (Key::DrainLead, lead)];
+        resolve(&settings(&pairs), &facts(true))
+    };
+    assert_eq!(
+        with("299s").expect("less").spec.pool.drain_lead_seconds,
+        299
+    );
+    let error = with("5m").expect_err("half");
+    assert_eq!(error.what, "a drain lead of 5 min is too long");
+    assert_eq!(
+        error.why.as_deref(),
+        Some("it must be less than half of the walltime of 10 min")
+    );
+}
+
+proptest! {
+    #[test]
+    fn default_drain_leads_fit(walltime in WALLTIME_LEAST..10_000_000) {
+        let lead = default_drain_lead(Some(walltime)).value;
+        prop_assert!((30..=300).contains(&lead) && lead * 2 < walltime);
+    }
+
+    #[test]
+    fn no_text_panics_or_leaves_its_line(text in any::<String>(), key in 0..Key::ALL.len()) {
+        let key = Key::ALL[key];
+        if let Ok(resolved) = resolve(&settings(&[(key, &text)]), &facts(true)) {
+            let pool = &resolved.spec.pool;
+            let directives = [&pool.queue, &pool.account, &pool.qos, &pool.constraint]
+                .into_iter()
+                .chain([&pool.nodelist, &pool.exclude, &pool.gpu_type])
+                .flatten()
+                .chain(&pool.directives);
+            for line in directives {
+                prop_assert!(!line.chars().any(char::is_control));
+            }
+        }
+    }
+}
