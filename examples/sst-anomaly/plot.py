@@ -40,9 +40,8 @@ def main(folder, output):
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(14, 5), width_ratios=(1.35, 1), layout="constrained"
     )
-    figure.suptitle(
-        "Sea-surface temperature minus the mean of the calendar month", fontsize=15
-    )
+    figure.suptitle("Sea-surface temperature minus the mean of the calendar month", fontsize=15)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
 
     # The map. Red and blue can be told apart by colour-blind people; white is 0; land is grey.
     limit = max(0.5, np.ceil(2 * np.ma.abs(field).max()) / 2)
@@ -53,20 +52,26 @@ def main(folder, output):
     left.set_title(f"{month} (land grey, latitude stretched)")
     left.set_xticks(range(0, 361, 60), [degrees(x, "E", "W") for x in range(0, 361, 60)])
     left.set_xlim(0, 360)
-    rows = np.arange(np.ceil(latitude.min()), np.floor(latitude.max()) + 1)
-    rows = np.linspace(rows[0], rows[-1], 5)
-    left.set_yticks(rows, [degrees(y, "N", "S") for y in rows])
+    left.yaxis.set_major_formatter(lambda y, _: degrees(y, "N", "S"))
     left.set(xlabel="Longitude", ylabel="Latitude")
-    figure.colorbar(picture, ax=left, orientation="horizontal", pad=0.03, aspect=40, label="Anomaly (K)")
+    figure.colorbar(
+        picture, ax=left, orientation="horizontal", pad=0.03, aspect=40, label="Anomaly (K)"
+    )
 
     # The time series.
     right.axhline(0, color="0.4", linewidth=0.8)
     right.plot(dates, means, color="#0072B2", marker="o", markersize=3.5)
     right.plot(dates[-1], means[-1], color="#D55E00", marker="o", markersize=8, linestyle="none")
     right.annotate(
-        f"{month}: {means[-1]:+.2f} K".replace("-", "\N{MINUS SIGN}"), (dates[-1], means[-1]), xytext=(-12, 0),
-        textcoords="offset points", ha="right", va="center", color="#A84800",
+        f"{month}: {means[-1]:+.2f} K".replace("-", "\N{MINUS SIGN}"),
+        (dates[-1], means[-1]),
+        xytext=(6, -12),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color="#A84800",
     )
+    right.margins(y=0.12)
     right.set_title(f"Mean over the sea, {band}, weighted by area")
     right.set_ylabel("Mean anomaly (K)")
     right.xaxis.set_major_locator(mdates.YearLocator())
