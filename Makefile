@@ -1,0 +1,40 @@
+# What a person and CI type. Each recipe is a script that can be run alone; see there.
+SHELL := /bin/bash
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+PREFIX ?= $(or $(HOME),/usr/local)/.local
+DCLUSTER ?= $(TARGET)/release/dcluster
+export DCLUSTER
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-slurm test bench build install lint docs clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+demo: build ## real data, a pile of files and a picture, on this machine
+	@tests/demo local
+
+demo-slurm: build ## the same on a real Slurm (as root: started for it and stopped again)
+	@tests/demo slurm
+
+test: ## everything that CI runs
+	@tests/run
+
+bench: build ## tasks per second against xargs, start-up time, memory: prints a table
+	@python3 benches/spine.py
+
+build: ## the release binary
+	@tests/need --compiler
+	cargo build --release --locked
+
+install: build ## the binary into PREFIX/bin (PREFIX=~/.local)
+	install -D -m 755 "$(TARGET)/release/dcluster" "$(DESTDIR)$(PREFIX)/bin/dcluster"
+
+lint: ## format, clippy, shellcheck
+	@tests/run lint
+
+docs: ## the pages of the Rust code, and a check of all links
+	@tests/run docs
+
+clean: ## remove what was built here, the demo included
+	cargo clean
