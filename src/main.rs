@@ -1,1 +1,2 @@
+//! dcluster.
 fn main() {}
