@@ -6,5 +6,7 @@
 
 pub mod backends;
 pub mod config;
+pub mod map;
 pub mod runtime;
+pub mod selection;
 pub mod template;
