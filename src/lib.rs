@@ -6,7 +6,9 @@
 
 pub mod backends;
 pub mod config;
+pub mod error;
 pub mod map;
 pub mod runtime;
 pub mod selection;
 pub mod template;
+pub mod ui;
