@@ -6,5 +6,10 @@
 
 pub mod backends;
 pub mod config;
+pub mod error;
 pub mod ledger;
+pub mod map;
 pub mod runtime;
+pub mod selection;
+pub mod template;
+pub mod ui;

@@ -53,6 +53,8 @@ pub enum Indexes {
         /// Distance between indexes, at least 1.
         step: u32,
     },
+    /// These indexes, sorted, each once, at least one; printed `ID.INDEX`.
+    List(Vec<u32>),
 }
 
 impl Indexes {
@@ -61,6 +63,7 @@ impl Indexes {
         match self {
             Self::Single => 1,
             Self::Range { count, .. } => *count,
+            Self::List(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
         }
     }
     /// Returns the index of a dense element; `None` for a single task.
@@ -68,16 +71,18 @@ impl Indexes {
         match self {
             Self::Single => None,
             Self::Range { first, step, .. } => Some(first + element * step),
+            Self::List(list) => list.get(usize::try_from(element).ok()?).copied(),
         }
     }
     /// Returns the dense element of an index.
     pub fn element(&self, index: u32) -> Option<u32> {
-        match *self {
+        match self {
             Self::Single => None,
             Self::Range { first, count, step } => {
-                let distance = index.checked_sub(first)?;
-                (distance % step == 0 && distance / step < count).then(|| distance / step)
+                let distance = index.checked_sub(*first)?;
+                (distance % step == 0 && distance / step < *count).then(|| distance / step)
             }
+            Self::List(list) => u32::try_from(list.binary_search(&index).ok()?).ok(),
         }
     }
 }
