@@ -2,11 +2,42 @@
 //!
 //! Called by `server` (real) and by tests (simulated). Invariants: a worker is never over-committed,
 //! no task runs before its dependencies finished with success, none is lost or in two places, and a
-//! ready task that fits an idle worker runs.
+//! ready task that fits an idle worker runs. Nothing happens by the passing of time alone: every
+//! change follows from an event, so there is no wake-up to ask for.
+//!
+//! This file holds what goes in and out; `arrays` is the record of a submission, `ready` the queues,
+//! `workers` the fleet, `tasks` what happens to tasks, `runs` what workers report, `placement` who
+//! goes where, `restore` the way to and from the journal, `query` and `explain` the answers.
+
+mod arrays;
+mod explain;
+mod placement;
+mod query;
+mod ready;
+mod restore;
+mod runs;
+mod tasks;
+mod workers;
+
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use query::{Counts, Demand, Kind, TaskState, WorkerLoad};
+pub use restore::{ArrayView, RestoreError};
 
 use super::ids::{ArrayId, RunId, TaskId, WorkerId};
 use super::protocol::{Capacity, Outcome, Request, TaskRef};
+use arrays::Array;
+use ready::Ready;
+use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use workers::Fleet;
 
 /// Milliseconds on the caller's monotonic clock.
 pub type Millis = u64;
@@ -40,9 +71,10 @@ pub enum Event {
         /// Its shape.
         shape: Shape,
     },
-    /// A worker is here (new, or back after a reconnect with what it still runs). Runs that the scheduler does not
-    /// expect there are answered with [`Action::Kill`]; runs it expects there and that are not listed
-    /// go back to ready without using up a retry.
+    /// A worker is here (new, or back after a reconnect with what it still runs). A run the scheduler
+    /// does not know, of a task that is ready, is adopted: its start was not recorded before the
+    /// server restarted. Other runs it does not expect there are answered with [`Action::Kill`];
+    /// runs it expects there and that are not listed go back to ready without using up a retry.
     WorkerJoined {
         /// The worker.
         worker: WorkerId,
@@ -50,7 +82,8 @@ pub enum Event {
         capacity: Capacity,
         /// When its walltime ends.
         ends_at: Option<Millis>,
-        /// Runs in progress there.
+        /// Runs in progress there, and those that have ended but whose report is not recorded yet:
+        /// their [`Event::RunEnded`] follows, and must find them expected.
         running: Vec<(TaskId, RunId)>,
     },
     /// The walltime of a worker was learned or changed.
@@ -96,12 +129,14 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
-    /// Cancel what has not ended.
+    /// Cancel what has not ended. A running task is `Cancelled` at once and its run gets a
+    /// [`Action::Kill`]; the run occupies its worker until its end is reported, whatever that is.
     Cancel {
         /// Which.
         tasks: Vec<TaskRef>,
     },
-    /// Run failed tasks again, and those that were cancelled because these had failed.
+    /// Run failed and poisonous tasks again with all their retries, and those that ended because
+    /// these had failed, once none of their dependencies is failed any more.
     Retry {
         /// Which; failed ones among them.
         tasks: Vec<TaskRef>,
@@ -165,7 +200,7 @@ pub enum RequeueCause {
     Retry,
     /// Its worker was lost.
     WorkerLost,
-    /// Its worker drained, reached its walltime or was stopped.
+    /// Its worker drained, reached its walltime or was stopped, or came back without it.
     Interrupted,
 }
 
@@ -182,4 +217,115 @@ pub enum End {
     Cancelled,
     /// This dependency failed or was cancelled.
     DependencyFailed(TaskId),
+}
+
+/// Why a submission is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// No element.
+    #[error("a submission needs at least one task")]
+    Empty,
+    /// No core.
+    #[error("a task needs at least one core")]
+    NoCores,
+    /// Nothing of it may ever run.
+    #[error("at least one task of a submission must be allowed to run at a time")]
+    NoneAtOnce,
+    /// It depends on a submission that does not exist.
+    #[error("there is no task {0} to wait for")]
+    UnknownArray(ArrayId),
+    /// It depends on an element that does not exist.
+    #[error(
+        "submission {array} has only {count} tasks, so there is none to wait for at position {element}"
+    )]
+    UnknownElement {
+        /// The submission.
+        array: ArrayId,
+        /// The position asked for, from 0.
+        element: u32,
+        /// How many it has.
+        count: u32,
+    },
+}
+
+/// The scheduler's state.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// By slot, in order of submission.
+    arrays: Vec<Array>,
+    ready: Ready,
+    fleet: Fleet,
+    /// Where each running task is.
+    running: FxHashMap<TaskId, (WorkerId, RunId)>,
+    totals: Counts,
+    next_run: RunId,
+    held: bool,
+    /// The class that waits for a worker to become free enough, and that worker.
+    reservation: Option<(u32, WorkerId)>,
+}
+
+impl Scheduler {
+    /// Makes an empty one; its runs are numbered from `first_run`.
+    pub fn new(first_run: RunId) -> Self {
+        Self {
+            arrays: Vec::new(),
+            ready: Ready::default(),
+            fleet: Fleet::default(),
+            running: FxHashMap::default(),
+            totals: Counts::default(),
+            next_run: first_run,
+            held: false,
+            reservation: None,
+        }
+    }
+
+    /// Takes in one event, then places what is ready.
+    pub fn step(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.apply(event, now, &mut actions);
+        self.schedule(now, &mut actions);
+        actions
+    }
+
+    /// Takes in one event; nothing is assigned before [`Scheduler::schedule`], which is called once
+    /// per batch of events.
+    ///
+    /// # Panics
+    ///
+    /// If a submission is applied that [`Scheduler::validate`] refuses, or out of order.
+    pub fn apply(&mut self, event: Event, _now: Millis, actions: &mut Vec<Action>) {
+        match event {
+            Event::Submit { array, shape } => self.submit(array, shape, actions),
+            Event::WorkerJoined {
+                worker,
+                capacity,
+                ends_at,
+                running,
+            } => {
+                self.fleet.join(worker, capacity, ends_at);
+                self.reconcile(worker, &running, actions);
+            }
+            Event::WorkerEndsAt { worker, ends_at } => {
+                self.fleet.update(worker, |w| w.ends_at = ends_at);
+            }
+            Event::WorkerDrains { worker } => self.fleet.update(worker, |w| w.draining = true),
+            Event::WorkerSilent { worker } => self.fleet.update(worker, |w| w.silent = true),
+            Event::WorkerLost { worker, counts } => self.lose(worker, counts, actions),
+            Event::RunStarted { task, run } => self.mark_started(task, run),
+            Event::RunEnded {
+                worker,
+                task,
+                run,
+                outcome,
+            } => self.end_run(worker, task, run, outcome, actions),
+            Event::Cancel { tasks } => self.cancel(&tasks, actions),
+            Event::Retry { tasks } => self.retry(&tasks, actions),
+            Event::Hold(held) => self.held = held,
+            Event::Counters(totals) => {
+                self.ready.set_totals(&totals);
+                self.fleet.version += 1;
+            }
+            Event::Tick => {}
+        }
+    }
 }

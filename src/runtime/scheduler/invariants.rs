@@ -1,0 +1,51 @@
+//! What must hold after every event, checked by recounting.
+
+use super::tasks::Standing;
+use super::{Counts, End, Scheduler};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Scheduler {
+    /// Panics unless the state agrees with itself.
+    pub(super) fn check_invariants(&self) {
+        let mut totals = Counts::default();
+        let mut queues: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (slot, array) in self.arrays.iter().enumerate() {
+            array.check();
+            totals.add(&array.counts());
+            if array.queued {
+                let rank = (Reverse(array.priority), slot as u32);
+                queues.entry(array.class).or_default().push(rank);
+            }
+            let standings: Vec<Standing> = array.after.iter().map(|d| self.standing(*d)).collect();
+            let unmet = standings.iter().filter(|s| **s != Standing::Met).count();
+            assert_eq!(unmet as u32, array.unmet);
+            let failed = standings.iter().any(|s| matches!(s, Standing::Failed(_)));
+            assert!(!failed || array.tally().idle == 0);
+            let caused = |e| matches!(array.end(e), Some(End::DependencyFailed(_)));
+            assert!(failed || !(0..array.count).any(caused));
+        }
+        assert_eq!(totals, self.totals);
+        for (class, entry) in self.ready.classes().iter().enumerate() {
+            let mut expected = queues.remove(&(class as u32)).unwrap_or_default();
+            expected.sort_unstable();
+            assert_eq!(entry.queue().collect::<Vec<_>>(), expected);
+        }
+        let runs = || {
+            self.fleet
+                .iter()
+                .flat_map(|(id, w)| w.runs().iter().map(move |r| (id, r)))
+        };
+        self.ready.check(runs().map(|(_, (_, entry))| entry.class));
+        self.fleet
+            .check(|class| self.ready.class(class).request.clone());
+        let alive = runs().filter(|(_, (_, entry))| !entry.doomed);
+        let mut tasks = BTreeSet::new();
+        for (worker, (run, entry)) in alive {
+            assert_eq!(self.running.get(&entry.task), Some(&(worker, *run)));
+            assert!(tasks.insert(entry.task), "{:?} runs twice", entry.task);
+        }
+        assert_eq!(tasks.len(), self.running.len());
+        assert_eq!(tasks.len() as u64, totals.running);
+    }
+}
