@@ -4,3 +4,4 @@ pub mod disk;
 pub mod ids;
 pub mod protocol;
 pub mod scheduler;
+pub mod worker;
