@@ -52,7 +52,7 @@ pub enum StartError {
     NoInterpreter {
         /// The script.
         path: PathBuf,
-        /// The rest of the line.
+        /// Its first word.
         interpreter: BString,
     },
     /// An executable of another architecture, or a damaged one.
@@ -126,7 +126,7 @@ pub enum StartError {
         stream: &'static str,
     },
     /// Not as many GPUs free as it was sent here for.
-    #[error("{wanted} GPUs requested, {free} of this worker are free")]
+    #[error("GPUs requested: {wanted}, free on this worker: {free}")]
     NoGpu {
         /// Requested.
         wanted: u32,

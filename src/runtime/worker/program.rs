@@ -81,7 +81,7 @@ pub(super) fn explain(
         Some(libc::ENOENT | libc::ENOTDIR) => match start().strip_prefix(b"#!") {
             Some(line) => StartError::NoInterpreter {
                 path: full.to_owned(),
-                interpreter: line.lines().next().unwrap_or_default().trim().into(),
+                interpreter: line.fields().next().unwrap_or_default().into(),
             },
             None => StartError::NoProgram { program, path },
         },
