@@ -3,6 +3,8 @@
 //! [`Session`] decides (pure, driven by the network loop and by tests), [`Executor`] acts: it owns the child
 //! processes. The loop that connects the two to a socket, a clock and signals is outside.
 
+mod action;
+mod backoff;
 mod descendants;
 mod environment;
 mod executor;
@@ -13,9 +15,10 @@ mod output;
 mod program;
 mod session;
 
+pub use action::{SessionSignal, WorkerAction};
 pub use executor::{Executor, ExecutorOptions, Render};
 pub use launch::StartError;
-pub use session::{Session, SessionOptions, SessionSignal, WorkerAction};
+pub use session::{Session, SessionOptions};
 
 /// Milliseconds on the caller's monotonic clock.
 pub type Millis = u64;

@@ -12,6 +12,8 @@
 //! `Leave` → [`Executor::kill_descendants`](super::Executor::kill_descendants), flush, exit.
 
 use super::Millis;
+use super::action::{SessionSignal, WorkerAction};
+use super::backoff::Backoff;
 use crate::runtime::ids::{ArrayId, JobName, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{
     Body, Capacity, EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Usage, Welcome,
@@ -21,12 +23,6 @@ use bstr::BString;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Longest pause between two attempts to connect.
-const BACKOFF_CAP: Millis = 10_000;
-/// Bound of the first random pause; doubles with each attempt.
-const BACKOFF_BASE: Millis = 250;
-/// A connection that lasted this long was a good one: the next attempt is immediate again.
-const STABLE_CONNECTION: Millis = 10_000;
 /// Running tasks are interrupted this long before the walltime ends …
 const WALLTIME_LEAD: Millis = 10_000;
 /// … with this grace …
@@ -72,58 +68,6 @@ pub struct SessionOptions {
     pub seed: u64,
 }
 
-/// What the worker's loop has to do, in this order.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum WorkerAction {
-    /// Connect to the server.
-    Dial,
-    /// Send this on the current connection.
-    Send(WorkerMessage),
-    /// Close the current connection, then call [`Session::on_disconnected`].
-    Disconnect {
-        /// For the log.
-        reason: &'static str,
-    },
-    /// Start this run; then call [`Session::on_started`], or [`Session::on_ended`] with
-    /// [`Outcome::NotStarted`].
-    StartTask {
-        /// The task.
-        task: TaskId,
-        /// Its run.
-        run: RunId,
-        /// Its submission.
-        body: Arc<Body>,
-        /// Input values of a `map` element.
-        input: Vec<BString>,
-    },
-    /// End this run.
-    KillTask {
-        /// Its run.
-        run: RunId,
-    },
-    /// Interrupt all runs.
-    InterruptAll {
-        /// From TERM to KILL.
-        grace: Millis,
-    },
-    /// Flush the connection, kill whatever still runs, exit. Always the last action.
-    Leave {
-        /// Exit code.
-        code: i32,
-        /// For the log and the sentinel.
-        reason: String,
-    },
-}
-
-/// A signal to the worker process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SessionSignal {
-    /// TERM or INT: the end is seconds away.
-    Terminate,
-    /// USR1 or USR2: the batch system's early warning.
-    Warning,
-}
-
 #[derive(Debug)]
 enum Connection {
     /// None; the next attempt is at this time.
@@ -150,12 +94,11 @@ struct Leaving {
 #[derive(Debug)]
 pub struct Session {
     options: SessionOptions,
-    random: fastrand::Rng,
     id: Option<WorkerId>,
     epoch: u32,
     recorded: u64,
     connection: Connection,
-    attempts: u32,
+    backoff: Backoff,
     heartbeat: Millis,
     heartbeat_at: Millis,
     orphan_timeout: Millis,
@@ -176,12 +119,11 @@ impl Session {
     /// Starts without a connection; the first [`Self::on_tick`] dials.
     pub fn new(options: SessionOptions, now: Millis) -> Self {
         Self {
-            random: fastrand::Rng::with_seed(options.seed),
             id: None,
             epoch: 0,
             recorded: 0,
             connection: Connection::Waiting(now),
-            attempts: 1,
+            backoff: Backoff::new(options.seed),
             heartbeat: 0,
             heartbeat_at: 0,
             orphan_timeout: options.orphan_timeout,
@@ -268,14 +210,12 @@ impl Session {
         if self.left {
             return Vec::new();
         }
-        if let Connection::Welcomed { since } = self.connection
-            && now.saturating_sub(since) >= STABLE_CONNECTION
-        {
-            self.attempts = 0;
+        if let Connection::Welcomed { since } = self.connection {
+            self.backoff.on_connection_of(now.saturating_sub(since));
         }
         self.orphan_at
             .get_or_insert(now.saturating_add(self.orphan_timeout));
-        self.connection = Connection::Waiting(now.saturating_add(self.pause()));
+        self.connection = Connection::Waiting(now.saturating_add(self.backoff.pause()));
         self.on_tick(now)
     }
 
@@ -533,17 +473,6 @@ impl Session {
             Connection::Welcomed { .. } if !self.left => vec![WorkerAction::Send(message)],
             _ => Vec::new(),
         }
-    }
-
-    /// Returns the pause before the next attempt to connect: none, then random ones below a doubling bound.
-    fn pause(&mut self) -> Millis {
-        let attempt = self.attempts;
-        self.attempts = attempt.saturating_add(1);
-        if attempt == 0 {
-            return 0;
-        }
-        let bound = BACKOFF_BASE.saturating_mul(1 << attempt.min(16));
-        self.random.u64(0..=bound.min(BACKOFF_CAP))
     }
 }
 
