@@ -11,5 +11,6 @@ pub mod ledger;
 pub mod map;
 pub mod runtime;
 pub mod selection;
+mod sys;
 pub mod template;
 pub mod ui;

@@ -1,0 +1,366 @@
+//! Starts and supervises the processes of command tasks. Called by the worker's loop, which passes the
+//! time in and calls [`Executor::on_child_signal`] at each SIGCHLD.
+//!
+//! Invariants: the executor owns *all* children of its process (it reaps them all), so nothing else
+//! in a worker may wait for a child; it is used by one thread; each successful start gives exactly
+//! one report; a run's process id cannot be reused before its group was killed.
+//!
+//! The peak memory of a task is never below the worker's own: the kernel counts a process from before its
+//! exec, when it still shares the worker's memory.
+
+use super::Millis;
+use super::descendants;
+use super::environment::{Base, Variables};
+use super::label::Label;
+use super::launch::{self, StartError, TaskUmask};
+use super::limits::Deadlines;
+use super::output::{self, Places};
+use crate::runtime::ids::{JobName, RunId, TaskId};
+use crate::runtime::protocol::{Body, Command, EndReport, Outcome, Usage};
+use crate::sys;
+use bstr::BString;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::unistd::Pid;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Fills in a `map` template: the template, the input values of the element, its dense number from 0.
+pub type Render = fn(&BString, &[BString], u32) -> Result<Vec<BString>, String>;
+
+/// What an executor is told once.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// Default outputs are below it.
+    pub cluster_folder: PathBuf,
+    /// For `DCLUSTER_CLUSTER`.
+    pub cluster_name: String,
+    /// For `DCLUSTER_JOB`; `None` for `worker join`.
+    pub job: Option<JobName>,
+    /// The worker's own environment.
+    pub environment: BTreeMap<BString, BString>,
+    /// Ids of the GPUs tasks may get, as `CUDA_VISIBLE_DEVICES` wants them.
+    pub gpus: Vec<String>,
+    /// From TERM to KILL.
+    pub kill_grace: Duration,
+    /// Makes the words of a `map` element.
+    pub render: Render,
+}
+
+/// Why we end a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    TimeLimit,
+    Killed,
+    Interrupted,
+}
+
+#[derive(Debug)]
+struct Running {
+    task: TaskId,
+    pid: i32,
+    started_at: Millis,
+    cause: Option<Cause>,
+    gpus: Vec<String>,
+    places: Places,
+}
+
+/// Starts tasks, watches their limits, reports their ends.
+#[derive(Debug)]
+pub struct Executor {
+    cluster_folder: PathBuf,
+    render: Render,
+    kill_grace: Millis,
+    base: Base,
+    has_gpus: bool,
+    free_gpus: BTreeSet<String>,
+    running: BTreeMap<RunId, Running>,
+    by_pid: BTreeMap<i32, RunId>,
+    /// Children we did not start, and the run they came from.
+    adopted: BTreeMap<i32, RunId>,
+    deadlines: Deadlines,
+}
+
+impl Executor {
+    /// Prepares this process to run tasks: orphans below it become its children, no signal is blocked or ignored,
+    /// no inherited descriptor reaches a task. Once per process, before other threads start.
+    pub fn new(options: ExecutorOptions) -> io::Result<Self> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        SigSet::empty().thread_set_mask()?;
+        sys::catch_ignored_signals();
+        sys::close_inherited_on_exec()?;
+        Ok(Self {
+            cluster_folder: options.cluster_folder,
+            render: options.render,
+            kill_grace: milliseconds(options.kill_grace),
+            base: Base::new(options.environment, options.cluster_name, options.job),
+            has_gpus: !options.gpus.is_empty(),
+            free_gpus: options.gpus.into_iter().collect(),
+            running: BTreeMap::new(),
+            by_pid: BTreeMap::new(),
+            adopted: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+        })
+    }
+
+    /// Starts a run and returns its process id. An error is the run's end: it gives no report.
+    pub fn start(
+        &mut self,
+        task: TaskId,
+        run: RunId,
+        body: &Arc<Body>,
+        input: &[BString],
+        now: Millis,
+    ) -> Result<u32, StartError> {
+        assert!(!self.running.contains_key(&run), "run {run:?} runs already");
+        let argv = match &body.command {
+            Command::Argv(words) => Cow::Borrowed(words),
+            Command::Template(template) => Cow::Owned(
+                (self.render)(template, input, task.element)
+                    .map_err(|message| StartError::Template { message })?,
+            ),
+        };
+        let label = Label::new(task, body);
+        let cwd = launch::working_directory(body)?;
+        let gpus = self.choose_gpus(body.request.gpus)?;
+        let assigned = self.has_gpus.then_some(gpus.as_slice());
+        let variables: Variables = self.base.of_task(body, &label, run, assigned);
+        let places = Places::of_task(body, &label, &cwd, &self.cluster_folder)?;
+        let stdin = output::open_stdin(body, &cwd)?;
+        let streams = places.open(body)?;
+        let spawned = {
+            let _umask = TaskUmask::of(body);
+            launch::spawn(&argv, &cwd, &variables, stdin, streams)
+        };
+        let pid = spawned.inspect_err(|_| places.remove_empty())?;
+
+        for gpu in &gpus {
+            self.free_gpus.remove(gpu);
+        }
+        let process = i32::try_from(pid).expect("Linux process ids are below 2^22");
+        self.by_pid.insert(process, run);
+        self.running.insert(
+            run,
+            Running {
+                task,
+                pid: process,
+                started_at: now,
+                cause: None,
+                gpus,
+                places,
+            },
+        );
+        if let Some(limit) = launch::time_limit(body) {
+            self.deadlines.set(run, now.saturating_add(limit));
+        }
+        Ok(pid)
+    }
+
+    /// Ends a run that the server does not want: TERM, then KILL. Unknown runs are ignored.
+    pub fn kill(&mut self, run: RunId, now: Millis) {
+        self.end(run, Cause::Killed, self.kill_grace, now);
+    }
+
+    /// Ends all runs without fault of theirs: TERM, then KILL after this grace. A program that answers with exit
+    /// code 0 says that it has finished.
+    pub fn interrupt_all(&mut self, grace: Duration, now: Millis) {
+        let runs: Vec<RunId> = self.running.keys().copied().collect();
+        for run in runs {
+            self.end(run, Cause::Interrupted, milliseconds(grace), now);
+        }
+    }
+
+    /// Returns when [`Self::on_deadline`] has something to do.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.deadlines.next()
+    }
+
+    /// Ends runs at their time limit, kills those that outlived their grace.
+    pub fn on_deadline(&mut self, now: Millis) {
+        while let Some(run) = self.deadlines.take_due(now) {
+            match self.running.get(&run) {
+                Some(running) if running.cause.is_some() => signal(running.pid, Signal::SIGKILL),
+                _ => self.end(run, Cause::TimeLimit, self.kill_grace, now),
+            }
+        }
+    }
+
+    /// Reaps all ended children and returns the ends of runs. What a run leaves behind is killed, in
+    /// its process group or out of it.
+    pub fn on_child_signal(&mut self, now: Millis) -> Vec<EndReport> {
+        let mut ended = Vec::new();
+        let mut reaped = false;
+        while let Some(pid) = sys::ended_child() {
+            let run = self.by_pid.remove(&pid);
+            if run.is_some() {
+                // Before the group's number is free for somebody else. No group is the normal case.
+                let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            let Some(child) = sys::reap(pid) else { break };
+            reaped = true;
+            self.adopted.remove(&pid);
+            if let Some(run) = run
+                && let Some(running) = self.running.remove(&run)
+            {
+                self.deadlines.clear(run);
+                ended.push((run, running, child));
+            }
+        }
+        if reaped {
+            self.kill_leftovers();
+        }
+        ended
+            .into_iter()
+            .map(|(run, running, child)| self.report(run, running, &child, now))
+            .collect()
+    }
+
+    /// Returns the runs in progress.
+    pub fn running(&self) -> impl Iterator<Item = (TaskId, RunId)> {
+        self.running.iter().map(|(run, it)| (it.task, *run))
+    }
+
+    /// Kills everything below this process, again and again until nothing is left or patience ends (a
+    /// process in an uninterruptible system call cannot die). Blocks; for the end of a worker.
+    pub fn kill_descendants(&mut self, patience: Duration, now: Millis) -> Vec<EndReport> {
+        for running in self.running.values_mut() {
+            running.cause.get_or_insert(Cause::Interrupted);
+        }
+        let give_up = Instant::now() + patience;
+        let mut reports = Vec::new();
+        loop {
+            reports.extend(self.on_child_signal(now));
+            let children = descendants::children();
+            if children.is_empty() {
+                return reports;
+            }
+            if Instant::now() >= give_up {
+                tracing::warn!(?children, "processes that cannot be killed are left behind");
+                return reports;
+            }
+            for pid in children {
+                // Its children become ours. An error means that it has ended meanwhile.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn choose_gpus(&self, wanted: u32) -> Result<Vec<String>, StartError> {
+        let chosen: Vec<String> = self
+            .free_gpus
+            .iter()
+            .take(wanted as usize)
+            .cloned()
+            .collect();
+        if chosen.len() < wanted as usize {
+            let free = chosen.len();
+            return Err(StartError::NoGpu { wanted, free });
+        }
+        Ok(chosen)
+    }
+
+    /// The first cause stands, but what the server killed is not run again for an interruption.
+    fn end(&mut self, run: RunId, cause: Cause, grace: Millis, now: Millis) {
+        let Some(running) = self.running.get_mut(&run) else {
+            return;
+        };
+        let kill_at = now.saturating_add(grace);
+        match running.cause {
+            None => {
+                running.cause = Some(cause);
+                self.deadlines.set(run, kill_at);
+                signal(running.pid, Signal::SIGTERM);
+                // A stopped process sees TERM only when it goes on.
+                signal(running.pid, Signal::SIGCONT);
+            }
+            Some(earlier) => {
+                if earlier == Cause::Interrupted && cause == Cause::Killed {
+                    running.cause = Some(cause);
+                }
+                self.deadlines.set_earlier(run, kill_at);
+            }
+        }
+        if grace == 0 {
+            signal(running.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Kills children that ended runs have left to us. Their own children come to us when they die, so this is
+    /// repeated after every reaped child.
+    fn kill_leftovers(&mut self) {
+        for pid in descendants::children() {
+            if self.by_pid.contains_key(&pid) {
+                continue;
+            }
+            let run = match self.adopted.get(&pid) {
+                Some(run) => *run,
+                None => match descendants::run_of(pid) {
+                    Some(run) => run,
+                    None => continue,
+                },
+            };
+            self.adopted.insert(pid, run);
+            if !self.running.contains_key(&run) {
+                // An error means that it has ended meanwhile.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+
+    fn report(
+        &mut self,
+        run: RunId,
+        running: Running,
+        child: &sys::EndedChild,
+        now: Millis,
+    ) -> EndReport {
+        running.places.remove_empty();
+        self.free_gpus.extend(running.gpus);
+        EndReport {
+            task: running.task,
+            run,
+            outcome: outcome(child.status, running.cause),
+            usage: Usage {
+                wall_milliseconds: now.saturating_sub(running.started_at),
+                cpu_milliseconds: child.cpu_milliseconds,
+                memory_bytes: child.memory_bytes,
+            },
+        }
+    }
+}
+
+fn outcome(status: ExitStatus, cause: Option<Cause>) -> Outcome {
+    match (cause, status.code()) {
+        (Some(Cause::TimeLimit), _) => Outcome::TimeLimit,
+        (Some(Cause::Killed), _) => Outcome::Killed,
+        (_, Some(0)) => Outcome::Finished,
+        (Some(Cause::Interrupted), _) => Outcome::Interrupted,
+        (None, Some(code)) => Outcome::Failed { code },
+        (None, None) => Outcome::Signalled {
+            signal: status.signal().unwrap_or(0),
+        },
+    }
+}
+
+/// Signals a run's process group, or its process if that has moved to another group. The process was not
+/// reaped, so the number is still its own; that it may have ended is no error.
+fn signal(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid);
+    if killpg(pid, signal).is_err() {
+        let _ = kill(pid, signal);
+    }
+}
+
+fn milliseconds(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;

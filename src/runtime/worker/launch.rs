@@ -1,0 +1,259 @@
+//! Starts one process: working directory, standard input, umask, and the words for whatever goes wrong.
+
+use super::Millis;
+use super::environment::Variables;
+use super::output::Streams;
+use super::program;
+use crate::runtime::protocol::{Body, Outcome};
+use bstr::{BString, ByteSlice};
+use nix::sys::stat::{Mode, umask};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Why a task has no process. The text is what the user reads in [`Outcome::NotStarted`].
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The command line has no word, or its first word is empty.
+    #[error("the command is empty")]
+    NoCommand,
+    /// The `map` template could not be filled in.
+    #[error("cannot fill in the command: {message}")]
+    Template {
+        /// What the template said.
+        message: String,
+    },
+    /// Not on the PATH, or not at this path.
+    #[error("no such program: {program}{}", looked_in(path.as_ref()))]
+    NoProgram {
+        /// As given.
+        program: BString,
+        /// The PATH that was searched.
+        path: Option<BString>,
+    },
+    /// No permission to execute it.
+    #[error("{} is not executable (chmod +x makes it so)", path.display())]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither a program nor a script with an interpreter. Shells run such a file with sh; we do not, because
+    /// which shell was meant is a guess.
+    #[error("{} has no #! line that says what runs it: add one, or submit `sh FILE`", path.display())]
+    NoScriptLine {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its `#!` line names a program that is not there.
+    #[error("the interpreter of {} does not exist: {interpreter}", path.display())]
+    NoInterpreter {
+        /// The script.
+        path: PathBuf,
+        /// Its first word.
+        interpreter: BString,
+    },
+    /// An executable of another architecture, or a damaged one.
+    #[error("{} is not a program for this kind of machine", path.display())]
+    OtherMachine {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More bytes of arguments and environment than the system takes.
+    #[error(
+        "arguments and environment are too long for the system ({bytes} bytes; one argument may have \
+         128 KiB, all together by default 2 MiB)"
+    )]
+    TooLong {
+        /// Both together.
+        bytes: usize,
+    },
+    /// Programs receive C strings.
+    #[error("{what} contains a NUL byte")]
+    Nul {
+        /// Which text.
+        what: &'static str,
+    },
+    /// The working directory is missing on this node.
+    #[error("working directory {} does not exist", path.display())]
+    NoDirectory {
+        /// It.
+        path: PathBuf,
+    },
+    /// The working directory is unusable.
+    #[error("cannot use the working directory {}: {source}", path.display())]
+    Directory {
+        /// It.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of a standard stream could not be opened.
+    #[error("cannot open {} for {stream}: {source}", path.display())]
+    Stream {
+        /// `standard input`, `standard output`, `standard error`.
+        stream: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A placeholder that output paths do not have.
+    #[error(
+        "{stream} has the unknown placeholder {{{placeholder}}}: {{id}}, {{index}} and {{name}} are known, \
+         {{{{ and }}}} stand for braces"
+    )]
+    Placeholder {
+        /// Which stream.
+        stream: &'static str,
+        /// The text between the braces.
+        placeholder: BString,
+    },
+    /// A brace without its partner.
+    #[error(
+        "{stream} has a brace without its partner: write {{{{ or }}}} for a brace of the file name"
+    )]
+    Brace {
+        /// Which stream.
+        stream: &'static str,
+    },
+    /// `{index}` in a task that has none.
+    #[error("{stream} has {{index}}, but this task is not an element of an array: use {{id}}")]
+    NoIndex {
+        /// Which stream.
+        stream: &'static str,
+    },
+    /// Not as many GPUs free as it was sent here for.
+    #[error("GPUs requested: {wanted}, free on this worker: {free}")]
+    NoGpu {
+        /// Requested.
+        wanted: u32,
+        /// Not in use.
+        free: usize,
+    },
+    /// The system refused for another reason.
+    #[error("cannot start {}: {source}", path.display())]
+    Refused {
+        /// The program.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn looked_in(path: Option<&BString>) -> String {
+    path.map_or_else(String::new, |path| format!(" (looked in PATH={path})"))
+}
+
+impl From<StartError> for Outcome {
+    fn from(error: StartError) -> Self {
+        Self::NotStarted {
+            error: error.to_string(),
+        }
+    }
+}
+
+/// Has the task's umask from its creation until it is dropped. The umask belongs to the whole process:
+/// the worker has a single thread, and nothing is awaited while this lives.
+pub(super) struct TaskUmask(Mode);
+
+impl TaskUmask {
+    pub(super) fn of(body: &Body) -> Self {
+        Self(umask(Mode::from_bits_truncate(body.umask & 0o777)))
+    }
+}
+
+impl Drop for TaskUmask {
+    fn drop(&mut self) {
+        umask(self.0);
+    }
+}
+
+/// Returns the working directory if it is usable.
+pub(super) fn working_directory(body: &Body) -> Result<PathBuf, StartError> {
+    check_nul("the working directory", &body.cwd)?;
+    let path = PathBuf::from(OsStr::from_bytes(&body.cwd));
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err(StartError::Directory {
+            path,
+            source: io::ErrorKind::NotADirectory.into(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StartError::NoDirectory { path })
+        }
+        Err(source) => Err(StartError::Directory { path, source }),
+    }
+}
+
+/// Starts the program in a process group of its own and returns its process id. To be called with the
+/// task's umask.
+///
+/// There is no code of ours between fork and exec, so std uses `posix_spawn`: that takes the same
+/// short time however much memory the worker has.
+pub(super) fn spawn(
+    argv: &[BString],
+    cwd: &Path,
+    variables: &Variables,
+    stdin: Stdio,
+    streams: Streams,
+) -> Result<u32, StartError> {
+    let program = argv.first().ok_or(StartError::NoCommand)?;
+    for word in argv {
+        check_nul("an argument", word)?;
+    }
+    for (name, value) in variables {
+        check_nul("an environment variable", name)?;
+        check_nul("an environment variable", value)?;
+    }
+    let search = variables.get(b"PATH".as_bstr());
+    let path = program::find(program.as_bstr(), search, cwd)?;
+    let mut command = Command::new(&path);
+    command
+        .arg0(OsStr::from_bytes(program))
+        .args(argv[1..].iter().map(|word| OsStr::from_bytes(word)))
+        .current_dir(cwd)
+        .env_clear()
+        .envs(
+            variables
+                .iter()
+                .map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))),
+        )
+        .stdin(stdin)
+        .stdout(streams.stdout)
+        .stderr(streams.stderr)
+        .process_group(0);
+    match command.spawn() {
+        // The handle neither waits nor kills when it is dropped; the executor reaps by process id.
+        Ok(child) => Ok(child.id()),
+        Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(StartError::TooLong {
+            bytes: argv.iter().map(|word| word.len() + 1).sum::<usize>()
+                + variables
+                    .iter()
+                    .map(|(name, value)| name.len() + value.len() + 2)
+                    .sum::<usize>(),
+        }),
+        Err(error) => Err(program::explain(
+            error,
+            program.clone(),
+            search.cloned(),
+            &cwd.join(&path),
+        )),
+    }
+}
+
+/// Fails if a text that goes to the system contains a NUL byte.
+pub(super) fn check_nul(what: &'static str, text: &[u8]) -> Result<(), StartError> {
+    if text.contains(&0) {
+        return Err(StartError::Nul { what });
+    }
+    Ok(())
+}
+
+/// Returns the time limit of a body in milliseconds.
+pub(super) fn time_limit(body: &Body) -> Option<Millis> {
+    body.time_limit_seconds
+        .map(|seconds| seconds.saturating_mul(1000))
+}

@@ -1,0 +1,95 @@
+//! The system calls that neither std nor nix wraps in a form this crate can use. All unsafe code of
+//! the crate is here; every function is safe to call.
+#![expect(
+    unsafe_code,
+    reason = "wait4, waitid with any signal number, sigaction and descriptor flags need libc"
+)]
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// An ended child and what it and the children it waited for used.
+#[derive(Debug)]
+pub(crate) struct EndedChild {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// User plus system time.
+    pub(crate) cpu_milliseconds: u64,
+    /// Largest resident set.
+    pub(crate) memory_bytes: u64,
+}
+
+/// Returns a child that has ended and leaves it as it is: its process id, and so its group's, cannot be
+/// given to another process before [`reap`].
+pub(crate) fn ended_child() -> Option<i32> {
+    // SAFETY: siginfo_t is plain data; all bits zero is a valid value of it.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` lives across the call and is the type the call writes.
+    if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } != 0 {
+        return None;
+    }
+    // SAFETY: after success the structure is either still zero or filled for SIGCHLD.
+    let pid = unsafe { info.si_pid() };
+    (pid != 0).then_some(pid)
+}
+
+/// Collects an ended child; `None` when it has not ended or is no child of ours.
+pub(crate) fn reap(pid: i32) -> Option<EndedChild> {
+    let mut status = 0;
+    // SAFETY: rusage is plain data; all bits zero is a valid value of it.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the types the call writes.
+    let result = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    (result == pid).then(|| EndedChild {
+        status: ExitStatus::from_raw(status),
+        cpu_milliseconds: milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime),
+        memory_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    })
+}
+
+fn milliseconds(time: libc::timeval) -> u64 {
+    let micros = i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_usec);
+    u64::try_from(micros / 1000).unwrap_or(0)
+}
+
+/// Gives every ignored signal but SIGPIPE a handler that does nothing. To this process that is the same, but a
+/// program it executes starts with the default action instead of an ignored signal (nohup, `&` in
+/// scripts); SIGPIPE is reset by std when it spawns.
+pub(crate) fn catch_ignored_signals() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    for signal in 1..=libc::SIGRTMAX() {
+        if signal == libc::SIGPIPE {
+            continue;
+        }
+        // SAFETY: both structures are valid and live; the handler touches nothing, so it is
+        // async-signal-safe. Signals that cannot be caught make the calls fail without effect.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+            {
+                action.sa_sigaction = nothing as *const () as libc::sighandler_t;
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// Marks every descriptor from 3 on close-on-exec: ours are anyway, but the batch system may have left some
+/// open in us.
+pub(crate) fn close_inherited_on_exec() -> std::io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(descriptor) = name.to_str().and_then(|text| text.parse::<i32>().ok()) else {
+            continue;
+        };
+        if descriptor > 2 {
+            // SAFETY: changes a flag only; a descriptor closed meanwhile gives EBADF, which does
+            // not matter.
+            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
