@@ -295,6 +295,7 @@ pub struct Ledger {
     /// Jobs were brought up to `wanted` once; from then on ended ones are replaced only for work.
     reached: bool,
     stopping: bool,
+    stop_by: Option<u64>,
     jobs_per_submit: u32,
     /// The backend starts jobs at once and forgets nothing: no sense in waiting for its word.
     changed: BTreeSet<JobSeq>,
@@ -348,6 +349,7 @@ impl Ledger {
             wanted: 0,
             reached: false,
             stopping: false,
+            stop_by: None,
             jobs_per_submit: jobs_per_submit.max(1),
             changed: BTreeSet::new(),
             notices: Vec::new(),
@@ -459,8 +461,10 @@ impl Ledger {
         self.wanted = jobs;
     }
 
-    /// Ends all jobs and starts no more.
-    pub fn stop(&mut self, now: Moment) {
+    /// Ends all jobs and starts no more. Connected workers were asked to leave; those that have not
+    /// after `patience` milliseconds are cancelled (`None` = they may take their time).
+    pub fn stop(&mut self, patience: Option<u64>, now: Moment) {
+        self.stop_by = patience.map(|patience| now.clock + patience);
         self.stopping = true;
         self.wanted = 0;
         self.poll_soon(now);
@@ -1040,7 +1044,8 @@ impl Ledger {
             for seq in self.live.clone() {
                 let connected = self.watches.get(&seq).is_some_and(|watch| watch.connected);
                 // Connected workers are told to stop and write their end; the rest is cancelled.
-                if !connected
+                let overdue = self.stop_by.is_some_and(|by| now.clock >= by);
+                if (!connected || overdue)
                     && let Some(job) = self.jobs.get_mut(&seq)
                     && !job.cancelling
                     && job.state != JobState::Intended

@@ -5,12 +5,14 @@
 //! files, clap or the clock.
 
 pub mod backends;
+pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod ledger;
 pub mod map;
 pub mod runtime;
 pub mod selection;
+pub mod server;
 mod sys;
 pub mod template;
 pub mod ui;

@@ -101,7 +101,7 @@ fn list_of(parts: &[(u32, u32, u32)]) -> Indexes {
 }
 
 /// Some tasks, as a user named them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Selection {
     /// The submission.
     pub array: ArrayId,

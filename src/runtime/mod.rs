@@ -1,5 +1,6 @@
 //! The native engine: what tasks are, who runs them, and how that survives a crash.
 
+pub mod control;
 pub mod disk;
 pub mod ids;
 pub mod protocol;

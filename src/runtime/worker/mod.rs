@@ -18,6 +18,7 @@ mod session;
 pub use action::{SessionSignal, WorkerAction};
 pub use executor::{Executor, ExecutorOptions, Render};
 pub use launch::StartError;
+pub use output::output_paths;
 pub use session::{Session, SessionOptions};
 
 /// Milliseconds on the caller's monotonic clock.

@@ -2,6 +2,7 @@
 
 use super::label::Label;
 use super::launch::{StartError, TaskUmask, check_nul};
+use crate::runtime::ids::TaskId;
 use crate::runtime::protocol::{Body, Output};
 use bstr::ByteSlice;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -16,6 +17,15 @@ use std::process::Stdio;
 const STDIN: &str = "standard input";
 const STDOUT: &str = "standard output";
 const STDERR: &str = "standard error";
+
+/// Returns where standard output and error of a task go, for those who want to read them; an error
+/// when a path template makes no sense (then the task cannot start either).
+pub fn output_paths(body: &Body, task: TaskId, cluster_folder: &Path) -> Result<(PathBuf, PathBuf), StartError> {
+    let cwd = Path::new(OsStr::from_bytes(&body.cwd));
+    let places = Places::of_task(body, &Label::new(task, body), cwd, cluster_folder)?;
+    let stderr = places.stderr.as_ref().unwrap_or(&places.stdout);
+    Ok((places.stdout.path().to_owned(), stderr.path().to_owned()))
+}
 
 /// Opened for one run.
 #[derive(Debug)]

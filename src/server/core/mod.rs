@@ -1,0 +1,424 @@
+//! The server as one pure state machine: messages, evidence and time come in; records, messages and
+//! orders go out. Nothing here does I/O or asks for the time.
+//!
+//! Invariant: whatever leaves the server rests on durable records. Every output names the turn
+//! whose records must be durable first; the outbox (`server::outbox`) holds it until then.
+
+mod jobs;
+mod requests;
+mod restore;
+mod view;
+mod workers;
+
+use crate::config::spec::Spec;
+use crate::ledger::{Ledger, Moment, Order};
+use crate::runtime::control::{ClientReply, DownMode, Reply};
+use crate::runtime::ids::{ArrayId, JobSeq, RunId, TaskId, WorkerId};
+use crate::runtime::protocol::{Body, Capacity, Indexes, ServerMessage, TaskRef, Usage};
+use crate::runtime::scheduler::{Action, End, RequeueCause, Scheduler};
+use crate::server::record::{Detail, Record};
+use crate::selection::Selection;
+use bstr::BString;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Number of a connection; never used twice by one server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// Count of the batches of events handled; records of a turn become durable together.
+pub type Turn = u64;
+
+/// Something to send.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outgoing {
+    /// To a worker.
+    Worker(ServerMessage),
+    /// To a client.
+    Client(ClientReply),
+}
+
+/// An event for people and for `dcluster events`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EventLine {
+    /// Kind, for programs.
+    pub kind: &'static str,
+    /// The job it is about.
+    pub job: Option<JobSeq>,
+    /// The task or submission it is about.
+    pub task: Option<String>,
+    /// The sentence.
+    pub text: String,
+}
+
+/// What a turn produced.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// To be made durable, in this order.
+    pub records: Vec<Record>,
+    /// To be sent once the turn named is durable (0 = at once).
+    pub sends: Vec<(ConnectionId, Turn, Outgoing)>,
+    /// To be carried out once this turn's records are durable.
+    pub orders: Vec<Order>,
+    /// Connections to close, after what was sent on them.
+    pub close: Vec<ConnectionId>,
+    /// For people.
+    pub events: Vec<EventLine>,
+    /// The cluster is down: close the journal, answer these, end.
+    pub closed: Option<Vec<(ConnectionId, u32)>>,
+}
+
+/// What the core is told once.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// The cluster folder.
+    pub folder: PathBuf,
+    /// Four letters of the cluster's id.
+    pub letters: String,
+    /// What `up` asked for.
+    pub spec: Spec,
+    /// The epoch of this server.
+    pub epoch: u32,
+    /// Host name of the server.
+    pub host: String,
+    /// Process id of the server.
+    pub pid: u32,
+    /// Largest number of jobs in one submit command.
+    pub jobs_per_submit: u32,
+}
+
+/// One submission.
+#[derive(Debug)]
+struct Array {
+    body: Arc<Body>,
+    inputs: Vec<Vec<BString>>,
+    submission: Arc<crate::runtime::protocol::Submission>,
+    key: String,
+    submitted_at: u64,
+    turn: Turn,
+    depends: bool,
+    details: BTreeMap<u32, Detail>,
+}
+
+/// One worker that is here or may come back.
+#[derive(Debug)]
+struct Worker {
+    job: Option<JobSeq>,
+    nonce: String,
+    node: String,
+    capacity: Capacity,
+    connection: Option<ConnectionId>,
+    draining: bool,
+    joined: Turn,
+    heard_at: u64,
+    silent_since: Option<u64>,
+    ends_at: Option<u64>,
+    bodies: BTreeSet<ArrayId>,
+}
+
+/// A client that waits for tasks to end.
+#[derive(Debug)]
+struct Wait {
+    connection: ConnectionId,
+    request: u32,
+    tasks: Vec<Selection>,
+    deadline: u64,
+}
+
+#[derive(Debug)]
+struct Down {
+    mode: DownMode,
+    clients: Vec<(ConnectionId, u32)>,
+}
+
+/// Milliseconds between heartbeats, and how many may be missed.
+const HEARTBEAT_SECONDS: u64 = 5;
+const HEARTBEATS_MISSED_MAX: u64 = 3;
+/// Tasks must end this long before the walltime, or the worker interrupts them.
+const WALLTIME_MARGIN: u64 = 10_000;
+
+/// The server's state.
+#[derive(Debug)]
+pub struct Core {
+    options: CoreOptions,
+    scheduler: Scheduler,
+    ledger: Ledger,
+    arrays: BTreeMap<ArrayId, Array>,
+    keys: BTreeMap<String, ArrayId>,
+    workers: BTreeMap<WorkerId, Worker>,
+    nodes: BTreeMap<WorkerId, String>,
+    connections: BTreeMap<ConnectionId, WorkerId>,
+    next_worker: WorkerId,
+    running_since: BTreeMap<TaskId, (WorkerId, u64)>,
+    unrecorded: VecDeque<(Turn, ConnectionId, RunId)>,
+    waits: Vec<Wait>,
+    down: Option<Down>,
+    stopped: bool,
+    closing: bool,
+    turn: Turn,
+    durable: Turn,
+    sequence: u64,
+    journal_trouble: Option<String>,
+    awaited: BTreeSet<WorkerId>,
+    used: Usage,
+    failures: BTreeMap<(ArrayId, String), u64>,
+    started: Moment,
+    failure_events: (u64, u32),
+    in_flight: Vec<(Turn, ArrayId, ConnectionId, u32)>,
+    next_schedule: u64,
+}
+
+impl Core {
+    /// Makes the core of an empty cluster.
+    pub fn new(options: CoreOptions, now: Moment) -> Self {
+        let mut scheduler = Scheduler::new(RunId::first(options.epoch));
+        let mut actions = Vec::new();
+        let counters = crate::runtime::scheduler::Event::Counters(options.spec.counters.clone());
+        scheduler.apply(counters, now.clock, &mut actions);
+        let ledger = Ledger::new(
+            &options.letters,
+            options.epoch,
+            "default",
+            options.jobs_per_submit,
+            options.spec.orphan_timeout_seconds,
+        );
+        Self {
+            options,
+            scheduler,
+            ledger,
+            arrays: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            next_worker: WorkerId(1),
+            running_since: BTreeMap::new(),
+            unrecorded: VecDeque::new(),
+            waits: Vec::new(),
+            down: None,
+            stopped: false,
+            closing: false,
+            turn: 0,
+            durable: 0,
+            sequence: 0,
+            journal_trouble: None,
+            awaited: BTreeSet::new(),
+            used: Usage::default(),
+            failures: BTreeMap::new(),
+            started: now,
+            failure_events: (0, 0),
+            in_flight: Vec::new(),
+            next_schedule: 0,
+        }
+    }
+
+    /// Begins a turn: everything until [`Core::end_turn`] becomes durable together.
+    pub fn begin_turn(&mut self) -> Turn {
+        self.turn += 1;
+        self.turn
+    }
+
+    /// Ends a turn: places tasks, plans jobs, answers who waits.
+    pub fn end_turn(&mut self, now: Moment, out: &mut Output) {
+        let mut actions = Vec::new();
+        self.scheduler.schedule(now.clock, &mut actions);
+        self.carry_out(actions, now, out);
+        self.next_schedule = self.scheduler.next_wakeup(now.clock).unwrap_or(u64::MAX);
+        self.plan_jobs(now, out);
+        self.answer_waits(now, out);
+        self.look_whether_down(out);
+    }
+
+    /// Returns when the core wants a turn although nothing happened (on the monotonic clock).
+    pub fn next_wakeup(&self, now: Moment) -> u64 {
+        (now.clock + 500).min(self.next_schedule.max(now.clock + 1))
+    }
+
+    /// The turn and all before it are on disk, in the journal frame `sequence`.
+    pub fn on_durable(&mut self, turn: Turn, sequence: u64, out: &mut Output) {
+        self.durable = self.durable.max(turn);
+        self.sequence = self.sequence.max(sequence);
+        self.in_flight.retain(|(submitted, ..)| *submitted > turn);
+        let mut recorded: BTreeMap<ConnectionId, Vec<RunId>> = BTreeMap::new();
+        while let Some((at, connection, run)) = self.unrecorded.front().copied()
+            && at <= turn
+        {
+            self.unrecorded.pop_front();
+            recorded.entry(connection).or_default().push(run);
+        }
+        for (connection, runs) in recorded {
+            let message = ServerMessage::Recorded { runs, sequence: self.sequence };
+            out.sends.push((connection, 0, Outgoing::Worker(message)));
+        }
+    }
+
+    /// The journal cannot be written (`Some`), or can again. What was being accepted is given back: nothing
+    /// of it has run, since what leaves the server waits for the disk.
+    pub fn on_journal(&mut self, trouble: Option<String>, now: Moment, out: &mut Output) {
+        if let Some(what) = &trouble
+            && self.journal_trouble.is_none()
+        {
+            out.events.push(EventLine {
+                kind: "journal_failed",
+                job: None,
+                task: None,
+                text: format!("the journal cannot be written: {what}; no new work is accepted, accepted work goes on"),
+            });
+            for (_, array, connection, request) in std::mem::take(&mut self.in_flight) {
+                if let Some(record) = self.arrays.get(&array) {
+                    self.keys.remove(&record.key);
+                }
+                let cancel = crate::runtime::scheduler::Event::Cancel { tasks: vec![TaskRef::Array(array)] };
+                let mut actions = Vec::new();
+                self.scheduler.apply(cancel, now.clock, &mut actions);
+                self.carry_out(actions, now, out);
+                out.sends.push((connection, 0, reply(request, self.refusal(what))));
+            }
+        }
+        if trouble.is_none() && self.journal_trouble.is_some() {
+            out.events.push(EventLine {
+                kind: "journal_recovered",
+                job: None,
+                task: None,
+                text: "the journal can be written again".to_owned(),
+            });
+        }
+        self.journal_trouble = trouble;
+    }
+
+    fn refusal(&self, what: &str) -> Reply {
+        Reply::Error {
+            kind: crate::runtime::control::ErrorKind::TryAgain,
+            what: format!("the server cannot write its journal in {}: {what}", self.options.folder.display()),
+            fix: Some("make room there (quota, full disk); it goes on by itself within seconds".to_owned()),
+        }
+    }
+
+    /// Turns what the scheduler wants into records and messages.
+    fn carry_out(&mut self, actions: Vec<Action>, now: Moment, out: &mut Output) {
+        for action in actions {
+            match action {
+                Action::Assign { worker, task, run } => self.assign(worker, task, run, now, out),
+                Action::Kill { worker, task, run } => {
+                    if let Some(connection) = self.workers.get(&worker).and_then(|worker| worker.connection) {
+                        let message = ServerMessage::Kill { task, run };
+                        out.sends.push((connection, self.turn, Outgoing::Worker(message)));
+                    }
+                }
+                Action::Ended { task, end } => self.ended(task, end, None, now, out),
+                Action::Revived { task } => {
+                    if let Some(array) = self.arrays.get_mut(&task.array) {
+                        array.details.remove(&task.element);
+                    }
+                    self.failures.retain(|(array, _), _| *array != task.array);
+                    out.records.push(Record::Revived { task });
+                }
+                Action::Requeued { task, cause, .. } => {
+                    self.running_since.remove(&task);
+                    match cause {
+                        RequeueCause::Retry => out.records.push(Record::Retried { task }),
+                        RequeueCause::WorkerLost => out.records.push(Record::Lost { task }),
+                        RequeueCause::Interrupted => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn assign(&mut self, worker: WorkerId, task: TaskId, run: RunId, now: Moment, out: &mut Output) {
+        let (Some(target), Some(array)) = (self.workers.get_mut(&worker), self.arrays.get(&task.array)) else {
+            return;
+        };
+        let Some(connection) = target.connection else { return };
+        let basis = if array.depends { self.turn } else { array.turn.max(target.joined) };
+        if target.bodies.insert(task.array) {
+            let message = ServerMessage::Body { array: task.array, body: Box::new((*array.body).clone()) };
+            out.sends.push((connection, basis, Outgoing::Worker(message)));
+        }
+        let input = array.inputs.get(task.element as usize).cloned().unwrap_or_default();
+        self.running_since.insert(task, (worker, now.wall));
+        out.sends.push((connection, basis, Outgoing::Worker(ServerMessage::Assign { task, run, input })));
+    }
+
+    fn ended(&mut self, task: TaskId, end: End, detail: Option<Detail>, now: Moment, out: &mut Output) {
+        self.running_since.remove(&task);
+        if let Some(detail) = detail {
+            self.used.wall_milliseconds += detail.usage.wall_milliseconds;
+            self.used.cpu_milliseconds += detail.usage.cpu_milliseconds;
+            self.used.memory_bytes = self.used.memory_bytes.max(detail.usage.memory_bytes);
+        }
+        if let Some(array) = self.arrays.get_mut(&task.array) {
+            match detail {
+                Some(detail) => {
+                    array.details.insert(task.element, detail);
+                }
+                None => {
+                    array.details.remove(&task.element);
+                }
+            }
+        }
+        self.note_failure(task, &end, now, out);
+        out.records.push(Record::Ended { task, end, detail });
+    }
+
+    /// Counts failures by cause; at most 20 a second become events of their own.
+    fn note_failure(&mut self, task: TaskId, end: &End, now: Moment, out: &mut Output) {
+        if !matches!(end, End::Failed(_) | End::Poisonous) {
+            return;
+        }
+        let words = view::end_words(end, |task| self.task_label(task));
+        *self.failures.entry((task.array, words.clone())).or_default() += 1;
+        let second = now.clock / 1000;
+        if self.failure_events.0 != second {
+            self.failure_events = (second, 0);
+        }
+        self.failure_events.1 += 1;
+        if self.failure_events.1 <= 20 {
+            let id = self.task_label(task);
+            let text = format!("task {id} failed: {words}");
+            out.events.push(EventLine { kind: "task_failed", job: None, task: Some(id), text });
+        } else if self.failure_events.1 == 21 {
+            let text = "more tasks fail; dcluster tasks --failed lists them".to_owned();
+            out.events.push(EventLine { kind: "tasks_failed", job: None, task: None, text });
+        }
+    }
+
+    /// Returns `ID` or `ID.INDEX`.
+    fn task_label(&self, task: TaskId) -> String {
+        let single = Indexes::Single;
+        let indexes = self.arrays.get(&task.array).map_or(&single, |array| &array.body.indexes);
+        crate::selection::task_id(task, indexes)
+    }
+
+    /// Turns what a user named into what the scheduler knows; `None` if something does not exist.
+    fn resolve(&self, selections: &[Selection]) -> Result<Vec<TaskRef>, String> {
+        if selections.is_empty() {
+            return Ok(self.arrays.keys().map(|array| TaskRef::Array(*array)).collect());
+        }
+        let mut tasks = Vec::new();
+        for selection in selections {
+            let Some(array) = self.arrays.get(&selection.array) else {
+                return Err(format!("there is no task {}", selection.array));
+            };
+            match selection.indexes {
+                None => tasks.push(TaskRef::Array(selection.array)),
+                Some((first, last)) => {
+                    let before = tasks.len();
+                    let elements = selection.elements(&array.body.indexes);
+                    tasks.extend(elements.map(|element| TaskRef::Task(TaskId { array: selection.array, element })));
+                    if tasks.len() == before {
+                        let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+                        return Err(format!("task {} has no element {range}", selection.array));
+                    }
+                }
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+/// Wraps an answer.
+fn reply(request: u32, reply: Reply) -> Outgoing {
+    Outgoing::Client(ClientReply::Reply { id: request, reply: Box::new(reply) })
+}

@@ -1,0 +1,234 @@
+//! What clients ask for.
+
+use super::{Array, ConnectionId, Core, EventLine, Output, Wait, reply};
+use crate::ledger::Moment;
+use crate::runtime::control::{ErrorKind, Progress, Reply, Request};
+use crate::runtime::ids::ArrayId;
+use crate::runtime::protocol::{Command, Submission, TaskRef};
+use crate::runtime::scheduler::{Counts, Event, Shape};
+use crate::selection::{ARRAY_MAX, Selection};
+use crate::server::record::Record;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The kernel's limit on one argument (`MAX_ARG_STRLEN`).
+const ARGUMENT_BYTES_MAX: usize = 128 << 10;
+/// Arguments and environment of one task together.
+const COMMAND_BYTES_MAX: usize = 2 << 20;
+const NAME_BYTES_MAX: usize = 255;
+const DEPENDENCIES_MAX: usize = 100_000;
+const TASKS_MAX: u64 = 100_000_000;
+const REQUEST_KINDS_MAX: usize = 64;
+const WAIT_MAX: u64 = 60_000;
+
+fn usage(what: impl Into<String>) -> Reply {
+    Reply::Error { kind: ErrorKind::Usage, what: what.into(), fix: None }
+}
+
+impl Core {
+    /// Handles a request; its reply leaves when what it tells is durable.
+    pub fn on_request(&mut self, connection: ConnectionId, id: u32, request: Request, now: Moment, out: &mut Output) {
+        if request.changes() {
+            if let Some(trouble) = &self.journal_trouble
+                && !matches!(request, Request::Down { .. })
+            {
+                let refusal = self.refusal(trouble);
+                out.sends.push((connection, 0, reply(id, refusal)));
+                return;
+            }
+            if self.stopped && !matches!(request, Request::Down { .. } | Request::Cancel { .. }) {
+                let answer = Reply::Error {
+                    kind: ErrorKind::TryAgain,
+                    what: "the cluster is going down".to_owned(),
+                    fix: Some("dcluster up, when it is down".to_owned()),
+                };
+                out.sends.push((connection, 0, reply(id, answer)));
+                return;
+            }
+        }
+        // Shown states must not change any more: they are told once they are durable. While the disk
+        // refuses, waiting for it would tell nothing at all.
+        let after = if self.journal_trouble.is_some() { 0 } else { self.turn };
+        let answer = match request {
+            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Submit { key, submission } => match self.submit(key, submission, now, out) {
+                Ok(array) => {
+                    self.in_flight.push((self.turn, array, connection, id));
+                    Reply::Submitted { array }
+                }
+                Err(refused) => refused,
+            },
+            Request::Tasks { tasks, kinds, after, limit } => match self.task_page(&tasks, &kinds, after, limit, now) {
+                Ok((tasks, next)) => Reply::Tasks { tasks, next },
+                Err(what) => usage(what),
+            },
+            Request::Cancel { tasks } => self.change(&tasks, |tasks| Event::Cancel { tasks }, now, out),
+            Request::Retry { tasks } => self.change(&tasks, |tasks| Event::Retry { tasks }, now, out),
+            Request::Wait { tasks, timeout } => match self.resolve(&tasks) {
+                Err(what) => usage(what),
+                Ok(_) => {
+                    let deadline = now.clock + timeout.min(WAIT_MAX);
+                    self.waits.push(Wait { connection, request: id, tasks, deadline });
+                    return;
+                }
+            },
+            Request::Scale { jobs } => {
+                self.ledger.scale(jobs, now);
+                out.records.push(Record::Scaled { jobs });
+                let text = format!("scaled to {jobs} jobs");
+                out.events.push(EventLine { kind: "scaled", job: None, task: None, text });
+                Reply::Scaled
+            }
+            Request::Down { mode } => {
+                self.go_down(mode, Some((connection, id)), now, out);
+                return;
+            }
+            Request::Jobs => Reply::Left { jobs: self.jobs_left(), closed: false },
+        };
+        out.sends.push((connection, after, reply(id, answer)));
+    }
+
+    fn submit(&mut self, key: String, submission: Box<Submission>, now: Moment, out: &mut Output) -> Result<ArrayId, Reply> {
+        if let Some(array) = self.keys.get(&key) {
+            return Ok(*array);
+        }
+        self.check_submission(&submission).map_err(usage)?;
+        let shape = shape_of(&submission);
+        self.scheduler.validate(&shape).map_err(|error| usage(error.to_string()))?;
+        let array = self.arrays.last_key_value().map_or(ArrayId(1), |(last, _)| ArrayId(last.0 + 1));
+        out.records.push(Record::Submitted { array, key: key.clone(), submission: submission.clone(), at: now.wall });
+        self.insert_array(array, key, submission, now.wall, self.turn);
+        let mut actions = Vec::new();
+        self.scheduler.apply(Event::Submit { array, shape }, now.clock, &mut actions);
+        self.carry_out(actions, now, out);
+        Ok(array)
+    }
+
+    pub(super) fn insert_array(&mut self, array: ArrayId, key: String, submission: Box<Submission>, at: u64, turn: super::Turn) {
+        self.keys.insert(key.clone(), array);
+        let record = Array {
+            body: Arc::new(submission.body.clone()),
+            inputs: submission.inputs.clone(),
+            depends: !submission.after.is_empty(),
+            submission: Arc::new(*submission),
+            key,
+            submitted_at: at,
+            turn,
+            details: BTreeMap::new(),
+        };
+        self.arrays.insert(array, record);
+    }
+
+    fn check_submission(&self, submission: &Submission) -> Result<(), String> {
+        let body = &submission.body;
+        let count = u64::from(body.indexes.count());
+        if count == 0 {
+            return Err("an array needs at least one element".to_owned());
+        }
+        if count > ARRAY_MAX {
+            return Err(format!("an array has at most {ARRAY_MAX} elements, not {count}"));
+        }
+        let totals = self.scheduler.totals();
+        let there = totals.unfinished() + totals.finished + totals.failed + totals.cancelled;
+        if there + count > TASKS_MAX {
+            return Err(format!("a cluster holds at most {TASKS_MAX} tasks; it has {there}"));
+        }
+        if body.name.len() > NAME_BYTES_MAX || body.name.chars().any(char::is_control) {
+            return Err(format!("a name has at most {NAME_BYTES_MAX} bytes and no control characters"));
+        }
+        if submission.after.len() > DEPENDENCIES_MAX {
+            return Err(format!("a task waits for at most {DEPENDENCIES_MAX} others"));
+        }
+        if body.request.counters.len() > REQUEST_KINDS_MAX {
+            return Err(format!("a task asks for at most {REQUEST_KINDS_MAX} kinds of resources"));
+        }
+        if let Some(unknown) = body.request.counters.keys().find(|name| !self.options.spec.counters.contains_key(*name)) {
+            let known: Vec<&str> = self.options.spec.counters.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+            return Err(format!("the cluster has no counter `{unknown}` ({known}); counters are made at up: --counter {unknown}=N"));
+        }
+        let (words, count_inputs) = match &body.command {
+            Command::Argv(words) if words.is_empty() => return Err("there is no command to run".to_owned()),
+            Command::Argv(words) => (words.as_slice(), 0),
+            Command::Template(template) => {
+                crate::template::Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
+                (std::slice::from_ref(template), body.indexes.count() as usize)
+            }
+        };
+        if submission.inputs.len() != count_inputs {
+            return Err(format!("{} input values for {count_inputs} elements", submission.inputs.len()));
+        }
+        if let Some(long) = words.iter().chain(submission.inputs.iter().flatten()).find(|word| word.len() > ARGUMENT_BYTES_MAX) {
+            return Err(format!("an argument has {} bytes; the system allows {ARGUMENT_BYTES_MAX}", long.len()));
+        }
+        let environment: usize = body.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let total = environment + words.iter().map(|word| word.len() + 1).sum::<usize>();
+        if total > COMMAND_BYTES_MAX {
+            return Err(format!("arguments and environment have {total} bytes together; at most {COMMAND_BYTES_MAX}"));
+        }
+        Ok(())
+    }
+
+    /// Cancels or retries, and says how many tasks that concerned.
+    fn change(&mut self, selections: &[Selection], event: impl FnOnce(Vec<TaskRef>) -> Event, now: Moment, out: &mut Output) -> Reply {
+        let tasks = match self.resolve(selections) {
+            Ok(tasks) => tasks,
+            Err(what) => return usage(what),
+        };
+        let before = out.records.len();
+        let mut actions = Vec::new();
+        self.scheduler.apply(event(tasks), now.clock, &mut actions);
+        self.carry_out(actions, now, out);
+        let changed = out.records[before..].iter().filter(|record| matches!(record, Record::Ended { .. } | Record::Revived { .. }));
+        Reply::Changed { tasks: changed.count() as u64 }
+    }
+
+    /// Answers clients whose tasks have ended, or whose time is over.
+    pub(super) fn answer_waits(&mut self, now: Moment, out: &mut Output) {
+        let after = if self.journal_trouble.is_some() { 0 } else { self.turn };
+        for wait in std::mem::take(&mut self.waits) {
+            let counts = self.count(&wait.tasks);
+            if counts.unfinished() > 0 && now.clock < wait.deadline {
+                self.waits.push(wait);
+                continue;
+            }
+            let progress = Progress {
+                counts,
+                jobs_live: self.jobs_live(),
+                workers: u32::try_from(self.connections.len()).unwrap_or(u32::MAX),
+                waiting_for: if counts.running == 0 { self.waiting_for(now) } else { None },
+            };
+            out.sends.push((wait.connection, after, reply(wait.request, Reply::Progress(progress))));
+        }
+    }
+
+    fn count(&self, selections: &[Selection]) -> Counts {
+        if selections.is_empty() {
+            return self.scheduler.totals();
+        }
+        let mut sum = Counts::default();
+        for task in self.resolve(selections).unwrap_or_default() {
+            let Some(part) = self.scheduler.counts(task) else { continue };
+            sum.waiting += part.waiting;
+            sum.ready += part.ready;
+            sum.running += part.running;
+            sum.finished += part.finished;
+            sum.failed += part.failed;
+            sum.cancelled += part.cancelled;
+        }
+        sum
+    }
+}
+
+/// Returns what the scheduler needs to know of a submission.
+pub(super) fn shape_of(submission: &Submission) -> Shape {
+    Shape {
+        count: submission.body.indexes.count(),
+        request: submission.body.request.clone(),
+        priority: submission.priority,
+        retries: submission.retries,
+        time_request: submission.time_request_seconds.map(|seconds| seconds * 1000),
+        after: submission.after.clone(),
+        at_most: submission.at_most,
+    }
+}

@@ -1,0 +1,4 @@
+//! The server: the one long-lived process of a cluster.
+
+pub mod core;
+pub mod record;
