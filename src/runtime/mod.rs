@@ -2,5 +2,7 @@
 
 pub mod disk;
 pub mod ids;
+pub mod journal;
+pub mod lease;
 pub mod protocol;
 pub mod scheduler;
