@@ -3,6 +3,8 @@
 pub mod control;
 pub mod disk;
 pub mod ids;
+pub mod journal;
+pub mod lease;
 pub mod protocol;
 pub mod scheduler;
 pub mod transport;
