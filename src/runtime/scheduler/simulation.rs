@@ -445,7 +445,7 @@ fn agrees_with_the_oracle() {
     if let Ok(seed) = std::env::var("SEED") {
         return simulate(seed.parse().expect("a number"));
     }
-    for seed in 0..8 {
+    for seed in 0..24 {
         simulate(seed);
     }
 }
