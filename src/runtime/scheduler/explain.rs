@@ -66,7 +66,10 @@ impl Scheduler {
         let left = up.iter().map(|w| w.time_left(now).unwrap_or(Millis::MAX));
         let left = left.max().unwrap_or(0);
         let wanted = class.time_request.unwrap_or(0);
-        if left < wanted.max(1) {
+        if left == 0 {
+            return Some("no worker has walltime left".to_owned());
+        }
+        if left < wanted {
             let (wanted, left) = (time(wanted), time(left));
             return Some(format!(
                 "needs {wanted}; the longest worker has {left} left"

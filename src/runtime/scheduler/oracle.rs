@@ -5,7 +5,7 @@
 use super::{Action, Counts, End, Event, Kind, Millis, RequeueCause, Scheduler, Shape, TaskState};
 use crate::runtime::ids::{ArrayId, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{Capacity, Outcome, Request, TaskRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Doing {
@@ -42,9 +42,13 @@ pub(super) struct Oracle {
 
 impl Oracle {
     pub(super) fn named(&self, tasks: TaskRef) -> Vec<TaskId> {
-        let all = self.tasks.keys().copied();
-        all.filter(|t| tasks == TaskRef::Array(t.array) || tasks == TaskRef::Task(*t))
-            .collect()
+        let (array, first, last) = match tasks {
+            TaskRef::Array(array) => (array, 0, u32::MAX),
+            TaskRef::Task(task) => (task.array, task.element, task.element),
+        };
+        let id = |element| TaskId { array, element };
+        let range = self.tasks.range(id(first)..=id(last));
+        range.map(|(id, _)| *id).collect()
     }
 
     fn dependencies(&self, array: ArrayId) -> Vec<TaskId> {
@@ -62,6 +66,21 @@ impl Oracle {
     pub(super) fn is_ready(&self, task: TaskId) -> bool {
         let finished = |t: &TaskId| self.tasks[t].doing == Doing::Ended(End::Finished);
         self.tasks[&task].doing == Doing::Idle && self.dependencies(task.array).iter().all(finished)
+    }
+
+    /// Returns all tasks that could run, were there room.
+    fn ready(&self) -> BTreeSet<TaskId> {
+        let first = |array| TaskId { array, element: 0 };
+        let open = |array: &ArrayId| {
+            let finished = |t: &TaskId| self.tasks[t].doing == Doing::Ended(End::Finished);
+            self.dependencies(*array).iter().all(finished)
+        };
+        let arrays = self.shapes.iter().filter(|(array, _)| open(array));
+        let tasks = arrays.flat_map(|(array, shape)| {
+            self.tasks.range(first(*array)..).take(shape.count as usize)
+        });
+        let idle = tasks.filter(|(_, task)| task.doing == Doing::Idle);
+        idle.map(|(id, _)| *id).collect()
     }
 
     fn set(&mut self, task: TaskId, doing: Doing) {
@@ -331,26 +350,24 @@ impl Oracle {
         reserved: Option<WorkerId>,
         now: Millis,
     ) -> Option<(TaskId, WorkerId)> {
-        let mut hosts = self
-            .hosts
-            .iter()
-            .filter(|(id, _)| reserved != Some(**id) && !self.held);
-        hosts.find_map(|(id, host)| {
-            let mut tasks = self.tasks.keys();
-            let task = tasks.find(|t| {
-                self.is_ready(**t) && self.is_allowed(**t) && self.fits(**t, host, now)
-            })?;
-            Some((*task, *id))
-        })
+        let ready = self.ready().into_iter().filter(|_| !self.held);
+        for task in ready.filter(|t| self.is_allowed(*t)) {
+            let mut hosts = self.hosts.iter().filter(|(id, _)| reserved != Some(**id));
+            if let Some((id, _)) = hosts.find(|(_, host)| self.fits(task, host, now)) {
+                return Some((task, *id));
+            }
+        }
+        None
     }
 
     /// Compares every task, and the numbers, with the scheduler.
     pub(super) fn compare(&self, scheduler: &Scheduler) {
         let mut counts = Counts::default();
+        let ready = self.ready();
         for (id, task) in &self.tasks {
             let state = scheduler.state(*id).expect("known task");
             match (&task.doing, &state) {
-                (Doing::Idle, TaskState::Ready) => assert!(self.is_ready(*id)),
+                (Doing::Idle, TaskState::Ready) => assert!(ready.contains(id)),
                 (Doing::Idle, TaskState::Waiting { on }) => {
                     let finished = Doing::Ended(End::Finished);
                     assert!(

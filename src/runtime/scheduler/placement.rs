@@ -106,14 +106,13 @@ impl Scheduler {
     }
 
     fn assign(&mut self, slot: u32, worker: WorkerId, actions: &mut Vec<Action>) {
-        let started = self.change(slot, |array| {
-            let element = array.next_idle()?;
+        let (task, class) = self.change(slot, |array| {
+            let element = array
+                .next_idle()
+                .expect("a startable array has an idle element, before the cursor or behind it");
             array.start(element);
-            Some((array.task(element), array.class))
+            (array.task(element), array.class)
         });
-        let Some((task, class)) = started else {
-            return;
-        };
         let run = self.next_run;
         self.next_run = run.next();
         let entry = Run {

@@ -160,9 +160,13 @@ impl World {
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
         let rng = &mut self.rng;
-        let limit = rng.bool().then(|| self.now + rng.u64(0..60_000));
-        self.add_machine(id, rng_capacity(&mut self.rng.clone()), limit);
-        self.rng.u8(..);
+        let ends_at = rng.bool().then(|| self.now + rng.u64(0..60_000));
+        let capacity = Capacity {
+            cores: rng.u32(1..9),
+            memory_bytes: rng.u64(1..16),
+            gpus: rng.u32(0..3),
+        };
+        self.add_machine(id, capacity, ends_at);
     }
 
     fn add_machine(&mut self, worker: WorkerId, capacity: Capacity, ends_at: Option<Millis>) {
@@ -373,14 +377,6 @@ impl World {
     }
 }
 
-fn rng_capacity(rng: &mut Rng) -> Capacity {
-    Capacity {
-        cores: rng.u32(1..9),
-        memory_bytes: rng.u64(1..16),
-        gpus: rng.u32(0..3),
-    }
-}
-
 /// One task with one core.
 pub(super) fn single() -> Shape {
     Shape {
@@ -449,7 +445,7 @@ fn agrees_with_the_oracle() {
     if let Ok(seed) = std::env::var("SEED") {
         return simulate(seed.parse().expect("a number"));
     }
-    for seed in 0..40 {
+    for seed in 0..24 {
         simulate(seed);
     }
 }
