@@ -1,4 +1,457 @@
-//! The server: the one long-lived process of a cluster.
+//! The server: the one long-lived process of a cluster. Here the pure core is wired to sockets, the
+//! journal's thread, the backend and the clock.
 
+pub mod clock;
 pub mod core;
+mod driver;
+pub mod events;
+pub mod listen;
+mod outbox;
 pub mod record;
+mod takeover;
+mod writer;
+
+use self::core::{ConnectionId, Core, CoreOptions, Done, Outgoing, Output};
+use self::events::EventFile;
+use self::outbox::{Outbox, Release};
+use self::record::Record;
+use self::writer::{FromJournal, ToJournal, Writer};
+use crate::backends::{self, Backend};
+use crate::cluster::{Folder, Identity};
+use crate::error::{Kind, Problem};
+use crate::runtime::control::{ClientReply, Reply, Request};
+use crate::runtime::disk::RealDisk;
+use crate::runtime::journal::{self, Journal, Limits};
+use crate::runtime::lease::LeaseState;
+use crate::runtime::protocol::{WorkerHello, WorkerMessage};
+use crate::runtime::transport::server_config;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+
+/// From connections and backend calls to the core; a full queue slows readers down, nothing is lost.
+const INPUTS_MAX: usize = 1024;
+/// Events handled in one turn at most, so that a turn stays short.
+const TURN_EVENTS_MAX: usize = 4096;
+/// Without any event the core looks around this often.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What reaches the core from outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A client has greeted.
+    Client(ConnectionId, mpsc::UnboundedSender<Outgoing>),
+    /// A worker has greeted.
+    Worker(ConnectionId, Box<WorkerHello>, mpsc::UnboundedSender<Outgoing>),
+    /// A client asks.
+    Request(ConnectionId, u32, Box<Request>),
+    /// A worker reports.
+    FromWorker(ConnectionId, Vec<WorkerMessage>),
+    /// A connection ended.
+    Disconnected(ConnectionId),
+    /// An order was carried out.
+    Done(Box<Done>),
+    /// The process was asked to end (SIGTERM): the cluster stays as it is.
+    Terminate,
+}
+
+/// What the starting server tells the command that started it, one JSON line each on its standard output.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartLine {
+    /// It waits for proof that the former server is gone.
+    Waiting {
+        /// At most so many seconds more.
+        seconds: u64,
+    },
+    /// It answers.
+    Ready {
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// It could not start.
+    Failed {
+        /// Exit code.
+        code: u8,
+        /// What went wrong, ready to print.
+        problem: StartProblem,
+    },
+}
+
+/// A problem across the pipe.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StartProblem {
+    /// What.
+    pub what: String,
+    /// The system's words.
+    pub says: Option<String>,
+    /// Why.
+    pub why: Option<String>,
+    /// What to do.
+    pub fixes: Vec<String>,
+}
+
+/// How a server is started.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The cluster folder.
+    pub folder: PathBuf,
+    /// `up` was called: ask for jobs, and end a former `down`.
+    pub open: bool,
+    /// Do not wait for proof that the former server is gone.
+    pub take_over: bool,
+}
+
+fn announce(line: &StartLine) {
+    let mut out = std::io::stdout().lock();
+    // The command that started us may be gone (Ctrl-C): the server goes on.
+    let _ = serde_json::to_writer(&mut out, line).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+}
+
+/// Runs the server until the cluster is down. Its standard output carries [`StartLine`]s.
+///
+/// # Errors
+///
+/// Also told on standard output when it happens during the start.
+pub fn run(options: &ServerOptions) -> Result<(), Problem> {
+    crate::cluster::private_umask();
+    // A core dump would hold keys. The soft limit only: jobs started from here get it back.
+    let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE)
+        .and_then(|(_, hard)| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, hard));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(Kind::Internal, "cannot start the event loop").says(error.to_string()))?;
+    let result = match runtime.block_on(Server::start(options)) {
+        Ok(server) => runtime.block_on(server.serve()),
+        Err(problem) => {
+            let told = StartProblem {
+                what: problem.what.clone(),
+                says: problem.says.as_deref().map(str::to_owned),
+                why: problem.why.as_deref().map(str::to_owned),
+                fixes: problem.fixes.clone(),
+            };
+            announce(&StartLine::Failed { code: problem.exit_code(), problem: told });
+            Err(problem)
+        }
+    };
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// Replays the journal of a cluster into a core.
+///
+/// # Errors
+///
+/// If the journal is damaged, lost data, or makes no sense.
+pub fn replay(folder: &Folder, disk: &RealDisk, identity: &Identity, before: Option<&LeaseState>, core: &mut Core) -> Result<journal::Position, Problem> {
+    let damaged = |what: String| {
+        Problem::new(Kind::Failed, format!("the journal of cluster {} is not usable", folder.name()))
+            .says(what)
+            .done("nothing was changed")
+            .why("damage is never shortened away: accepted tasks may be at stake")
+            .fix(format!("keep a copy of {} and start afresh under another name", folder.path().display()))
+    };
+    let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
+    for bytes in &recovered.records {
+        let record = Record::decode(bytes).map_err(|error| damaged(format!("a record of an unknown kind: {error}; a newer dcluster may have written it")))?;
+        core.replay(record).map_err(|error| damaged(error.to_string()))?;
+    }
+    Ok(recovered.position)
+}
+
+/// Makes the core of a cluster that is read without serving it, or before.
+///
+/// # Errors
+///
+/// If the folder's specification cannot be read.
+pub fn core_of(folder: &Folder, identity: &Identity, epoch: u32, jobs_per_submit: u32) -> Result<Core, Problem> {
+    let options = CoreOptions {
+        folder: folder.path().to_owned(),
+        letters: identity.letters.clone(),
+        spec: folder.spec()?,
+        epoch,
+        host: clock::host(),
+        pid: std::process::id(),
+        jobs_per_submit,
+    };
+    Ok(Core::new(options, clock::now()))
+}
+
+struct Server {
+    core: Core,
+    outbox: Outbox,
+    output: Output,
+    connections: BTreeMap<ConnectionId, mpsc::UnboundedSender<Outgoing>>,
+    inputs: mpsc::Receiver<Input>,
+    to_self: mpsc::Sender<Input>,
+    to_journal: std::sync::mpsc::Sender<ToJournal>,
+    from_journal: mpsc::UnboundedReceiver<FromJournal>,
+    backend: Arc<dyn Backend>,
+    jobs_folder: PathBuf,
+    events: EventFile,
+    /// Last turn with records, and the last that is durable.
+    written: u64,
+    durable: u64,
+    turn: u64,
+    /// Clients that wait for the end, once the core says that nothing is left.
+    closing: Option<Vec<(ConnectionId, u32)>>,
+    _lock: Option<nix::fcntl::Flock<std::fs::File>>,
+}
+
+impl Server {
+    async fn start(options: &ServerOptions) -> Result<Self, Problem> {
+        let folder = Folder::at(&options.folder);
+        let identity = folder.open()?;
+        let spec = folder.spec()?;
+        let disk = RealDisk::open(folder.path()).map_err(|error| {
+            Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display())).says(error.to_string())
+        })?;
+        let taken = takeover::take_over(&folder, &disk, options.take_over, |seconds| announce(&StartLine::Waiting { seconds }))?;
+        let epoch = taken.lease.epoch();
+        let backend = backends::open(&folder, &identity, &spec)?;
+        if let Err(error) = backend.prepare().await {
+            tracing::warn!(%error, "the backend does not answer yet");
+        }
+        let mut core = core_of(&folder, &identity, epoch, backend.jobs_per_submit())?;
+        let position = replay(&folder, &disk, &identity, taken.before.as_ref(), &mut core)?;
+        let now = clock::now();
+        let mut output = Output::default();
+        let turn = core.begin_turn();
+        core.finish_restore(options.open, now, &mut output);
+        if options.open && !core.is_stopping() {
+            core.open(spec.jobs, now, &mut output);
+        }
+        // The base holds all of this already; its records need not be written once more.
+        output.records.clear();
+        let base: Vec<Vec<u8>> = core.base().iter().map(Record::encode).collect();
+        let journal = Journal::start(disk, &identity.id, epoch, position, base.iter(), Limits::default()).map_err(|error| {
+            Problem::new(Kind::TryAgain, "cannot write the journal").says(error.to_string()).fix("make room in the cluster folder (quota, full disk)")
+        })?;
+        let (journal_replies, from_journal) = mpsc::unbounded_channel();
+        let (to_journal, journal_requests) = std::sync::mpsc::channel();
+        let writer = Writer::new(journal, taken.lease, journal_replies, Instant::now());
+        std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run(&journal_requests, Instant::now))
+            .map_err(|error| Problem::new(Kind::Internal, "cannot start a thread").says(error.to_string()))?;
+
+        let (to_self, inputs) = mpsc::channel(INPUTS_MAX);
+        let authority = folder.authority(&identity)?;
+        let tls = server_config(&authority).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let reception = listen::Reception::new(to_self.clone(), &identity.id, epoch);
+        let (listeners, addresses) = listen::bind_tcp(&spec).await?;
+        for listener in listeners {
+            tokio::spawn(reception.clone().serve_tls(listener, acceptor.clone()));
+        }
+        match listen::bind_unix(&folder) {
+            Ok(listener) => {
+                tokio::spawn(reception.serve_unix(listener));
+            }
+            Err(error) => tracing::warn!(%error, "no unix socket; clients use TLS"),
+        }
+        folder.publish(&identity, &authority, &addresses, &clock::host())?;
+        let mut events = EventFile::open(&folder.events(), epoch);
+        output.events.push(core::EventLine {
+            kind: "server_started",
+            job: None,
+            task: None,
+            text: format!("server started on {} (epoch {epoch})", clock::host()),
+        });
+        events.write(std::mem::take(&mut output.events), now);
+        let server = Self {
+            core,
+            outbox: Outbox::default(),
+            output,
+            connections: BTreeMap::new(),
+            inputs,
+            to_self,
+            to_journal,
+            from_journal,
+            backend,
+            jobs_folder: folder.path().join("jobs"),
+            events,
+            written: 0,
+            durable: turn,
+            turn,
+            closing: None,
+            _lock: taken.lock,
+        };
+        announce(&StartLine::Ready { epoch });
+        Ok(server)
+    }
+
+    async fn serve(mut self) -> Result<(), Problem> {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .map_err(|error| Problem::new(Kind::Internal, "cannot watch for signals").says(error.to_string()))?;
+        // The first turn plans the first jobs.
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let mut from_journal = None;
+            let mut input = None;
+            tokio::select! {
+                biased;
+                message = self.from_journal.recv() => from_journal = Some(message),
+                received = self.inputs.recv() => input = received,
+                _ = terminate.recv() => input = Some(Input::Terminate),
+                _ = tick.tick() => {}
+            }
+            if let Some(message) = from_journal {
+                match message {
+                    Some(FromJournal::Closed) => return self.say_closed().await,
+                    Some(message) => self.on_journal(message)?,
+                    None => return Err(Problem::new(Kind::Internal, "the journal's thread is gone")),
+                }
+                if self.inputs.is_empty() {
+                    self.flush();
+                    continue;
+                }
+            }
+            let now = clock::now();
+            self.turn = self.core.begin_turn();
+            let mut count = 0;
+            while let Some(next) = input.take().or_else(|| self.inputs.try_recv().ok()) {
+                if matches!(next, Input::Terminate) {
+                    tracing::info!("asked to end: jobs and tasks go on, any dcluster command brings the server back");
+                    return Ok(());
+                }
+                self.on_input(next, now);
+                count += 1;
+                if count == TURN_EVENTS_MAX {
+                    break;
+                }
+            }
+            self.core.end_turn(now, &mut self.output);
+            self.dispatch(now);
+        }
+    }
+
+    fn on_input(&mut self, input: Input, now: crate::ledger::Moment) {
+        match input {
+            Input::Client(connection, sender) => {
+                self.connections.insert(connection, sender);
+            }
+            Input::Worker(connection, hello, sender) => {
+                self.connections.insert(connection, sender);
+                self.core.on_worker_hello(connection, *hello, now, &mut self.output);
+            }
+            Input::Request(connection, id, request) => self.core.on_request(connection, id, *request, now, &mut self.output),
+            Input::FromWorker(connection, messages) => {
+                for message in messages {
+                    self.core.on_worker_message(connection, message, now, &mut self.output);
+                }
+            }
+            Input::Disconnected(connection) => {
+                self.connections.remove(&connection);
+                self.core.on_disconnected(connection, now);
+            }
+            Input::Done(done) => self.core.on_done(*done, now),
+            Input::Terminate => {}
+        }
+    }
+
+    fn on_journal(&mut self, message: FromJournal) -> Result<(), Problem> {
+        let now = clock::now();
+        match message {
+            FromJournal::Durable(turn, sequence) => {
+                self.durable = turn;
+                self.core.on_durable(turn, sequence, &mut self.output);
+            }
+            FromJournal::Trouble(what) => self.core.on_journal(Some(what), now, &mut self.output),
+            FromJournal::Recovered => self.core.on_journal(None, now, &mut self.output),
+            FromJournal::NeedBase => {
+                let base = self.core.base().iter().map(Record::encode).collect();
+                self.tell_journal(ToJournal::Base(self.turn, base));
+            }
+            FromJournal::Fenced(what) => {
+                self.events.write(
+                    vec![core::EventLine { kind: "server_fenced", job: None, task: None, text: what.clone() }],
+                    now,
+                );
+                return Err(Problem::new(Kind::TryAgain, "another server holds the cluster; this one stops").says(what));
+            }
+            FromJournal::Closed => {}
+        }
+        // Recovering may itself have ended tasks (submissions given back).
+        self.write_records();
+        Ok(())
+    }
+
+    /// Sends a turn's outputs on their way.
+    fn dispatch(&mut self, now: crate::ledger::Moment) {
+        let events = std::mem::take(&mut self.output.events);
+        if !events.is_empty() {
+            self.events.write(events, now);
+        }
+        self.write_records();
+        if let Some(clients) = self.output.closed.take() {
+            self.closing = Some(clients);
+            let text = "the cluster is down: nothing of it is left".to_owned();
+            self.events.write(vec![core::EventLine { kind: "closed", job: None, task: None, text }], now);
+            self.tell_journal(ToJournal::Close);
+        }
+        self.flush();
+    }
+
+    fn write_records(&mut self) {
+        if !self.output.records.is_empty() {
+            let records = self.output.records.drain(..).map(|record| record.encode()).collect();
+            self.written = self.turn;
+            self.tell_journal(ToJournal::Write(self.turn, records));
+        }
+    }
+
+    fn flush(&mut self) {
+        self.outbox.put(self.turn, &mut self.output);
+        // A turn without records is as durable as the last one with.
+        let durable = if self.durable >= self.written { self.turn } else { self.durable };
+        for release in self.outbox.release(durable) {
+            match release {
+                Release::Send(connection, message) => {
+                    if let Some(sender) = self.connections.get(&connection) {
+                        // A peer that is gone will be reported as disconnected.
+                        let _ = sender.send(message);
+                    }
+                }
+                Release::Close(connection) => {
+                    self.connections.remove(&connection);
+                }
+                Release::Order(order) => {
+                    let (backend, jobs, to_self) = (Arc::clone(&self.backend), self.jobs_folder.clone(), self.to_self.clone());
+                    tokio::spawn(async move {
+                        if let Some(done) = driver::carry_out(order, backend, jobs).await {
+                            // The loop is gone only when the server ends.
+                            let _ = to_self.send(Input::Done(Box::new(done))).await;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    fn tell_journal(&self, request: ToJournal) {
+        // The thread ends only after it told us why.
+        let _ = self.to_journal.send(request);
+    }
+
+    /// Answers those who asked for the end, and ends.
+    async fn say_closed(mut self) -> Result<(), Problem> {
+        for (connection, id) in self.closing.take().unwrap_or_default() {
+            if let Some(sender) = self.connections.get(&connection) {
+                let reply = Reply::Left { jobs: Vec::new(), closed: true };
+                let _ = sender.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
+            }
+        }
+        // Dropping the senders lets the writers finish; they need a moment of this thread.
+        self.connections.clear();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }
+}

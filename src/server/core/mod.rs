@@ -10,6 +10,8 @@ mod restore;
 mod view;
 mod workers;
 
+pub use jobs::Done;
+
 use crate::config::spec::Spec;
 use crate::ledger::{Ledger, Moment, Order};
 use crate::runtime::control::{ClientReply, DownMode, Reply};
@@ -166,7 +168,6 @@ pub struct Core {
     started: Moment,
     failure_events: (u64, u32),
     in_flight: Vec<(Turn, ArrayId, ConnectionId, u32)>,
-    next_schedule: u64,
 }
 
 impl Core {
@@ -209,7 +210,6 @@ impl Core {
             started: now,
             failure_events: (0, 0),
             in_flight: Vec::new(),
-            next_schedule: 0,
         }
     }
 
@@ -224,15 +224,9 @@ impl Core {
         let mut actions = Vec::new();
         self.scheduler.schedule(now.clock, &mut actions);
         self.carry_out(actions, now, out);
-        self.next_schedule = self.scheduler.next_wakeup(now.clock).unwrap_or(u64::MAX);
         self.plan_jobs(now, out);
         self.answer_waits(now, out);
         self.look_whether_down(out);
-    }
-
-    /// Returns when the core wants a turn although nothing happened (on the monotonic clock).
-    pub fn next_wakeup(&self, now: Moment) -> u64 {
-        (now.clock + 500).min(self.next_schedule.max(now.clock + 1))
     }
 
     /// The turn and all before it are on disk, in the journal frame `sequence`.

@@ -1,0 +1,323 @@
+//! Sockets: mutual TLS for everybody, and a unix socket for this user on this host. No byte of a
+//! stranger is interpreted before the handshake; what a peer can make us hold is bounded.
+
+use super::Input;
+use super::core::{ConnectionId, Outgoing};
+use crate::cluster::Folder;
+use crate::config::spec::{BackendKind, Spec};
+use crate::error::{Kind, Problem};
+use crate::runtime::control::{ClientHello, ClientMessage, ClientReply, ErrorKind, Reply};
+use crate::runtime::protocol::{PROTOCOL_VERSION, WorkerHello, WorkerMessage};
+use crate::runtime::transport::{CLIENT_FRAME_BYTES_MAX, Channel, FRAME_BYTES_MAX, Role, peer_role};
+use nix::unistd::Uid;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+/// Connections that have not proved who they are; more stay in the backlog.
+const STRANGERS_MAX: usize = 512;
+/// For the handshake, and again for the first message.
+const PATIENCE: Duration = Duration::from_secs(5);
+const HELLO_BYTES_MAX: usize = 16 << 10;
+/// A worker that comes back says what it runs: more than a stranger may say, bounded all the same.
+const WORKER_HELLO_BYTES_MAX: usize = 4 << 20;
+
+/// What every connection needs.
+#[derive(Clone)]
+pub struct Reception {
+    /// To the core.
+    pub inputs: mpsc::Sender<Input>,
+    /// The cluster's id.
+    pub cluster_id: Arc<str>,
+    /// This server's epoch.
+    pub epoch: u32,
+    next: Arc<AtomicU64>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Reception {
+    /// Makes the reception of a server.
+    pub fn new(inputs: mpsc::Sender<Input>, cluster_id: &str, epoch: u32) -> Self {
+        Self {
+            inputs,
+            cluster_id: cluster_id.into(),
+            epoch,
+            next: Arc::new(AtomicU64::new(1)),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+        }
+    }
+
+    fn number(&self) -> ConnectionId {
+        ConnectionId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Accepts TLS connections until the server ends.
+    pub async fn serve_tls(self, listener: TcpListener, acceptor: TlsAcceptor) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.strangers).acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors: the ones in use will be closed.
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let (reception, acceptor) = (self.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                let greeted = timeout(PATIENCE, reception.greet_tls(stream, acceptor)).await;
+                let (role, channel) = match greeted {
+                    Ok(Ok(greeted)) => greeted,
+                    Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
+                    Err(_) => return tracing::debug!("handshake took too long"),
+                };
+                reception.admit(role, channel, permit).await;
+            });
+        }
+    }
+
+    async fn greet_tls(&self, stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<(Role, Channel<tokio_rustls::server::TlsStream<TcpStream>>)> {
+        stream.set_nodelay(true)?;
+        let stream = acceptor.accept(stream).await?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let role = peer_role(chain, &self.cluster_id).ok_or_else(|| io::Error::other("no role in this cluster"))?;
+        Ok((role, Channel::new(stream, HELLO_BYTES_MAX)))
+    }
+
+    /// Accepts connections on the unix socket, from processes of the same user only.
+    pub async fn serve_unix(self, listener: UnixListener) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.strangers).acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                continue;
+            };
+            let reception = self.clone();
+            tokio::spawn(async move {
+                let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == Uid::effective().as_raw());
+                if ours {
+                    reception.admit(Role::Client, Channel::new(stream, HELLO_BYTES_MAX), permit).await;
+                }
+            });
+        }
+    }
+
+    async fn admit<S: AsyncRead + AsyncWrite + Unpin>(self, role: Role, mut channel: Channel<S>, permit: tokio::sync::OwnedSemaphorePermit) {
+        let connection = self.number();
+        let ended = match role {
+            Role::Client => {
+                let hello = timeout(PATIENCE, channel.receive::<ClientMessage>()).await;
+                drop(permit);
+                match hello {
+                    Ok(Ok(Some(messages))) => self.talk_to_client(connection, channel, messages).await,
+                    _ => Ok(()),
+                }
+            }
+            Role::Worker => {
+                channel.allow(WORKER_HELLO_BYTES_MAX);
+                let hello = timeout(PATIENCE, channel.receive::<WorkerMessage>()).await;
+                drop(permit);
+                match hello {
+                    Ok(Ok(Some(messages))) => self.talk_to_worker(connection, channel, messages).await,
+                    _ => Ok(()),
+                }
+            }
+            Role::Server => Ok(()),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, connection = connection.0, "connection ended");
+        }
+        // The core is gone only when the server ends.
+        let _ = self.inputs.send(Input::Disconnected(connection)).await;
+    }
+
+    async fn talk_to_client<S: AsyncRead + AsyncWrite + Unpin>(&self, connection: ConnectionId, mut channel: Channel<S>, first: Vec<ClientMessage>) -> io::Result<()> {
+        let mut messages = first.into_iter();
+        let Some(ClientMessage::Hello(ClientHello { protocol, .. })) = messages.next() else { return Ok(()) };
+        if protocol != PROTOCOL_VERSION {
+            let what = format!("this dcluster speaks protocol {protocol}, the server {PROTOCOL_VERSION}: use one version of dcluster");
+            let reply = Reply::Error { kind: ErrorKind::Usage, what, fix: None };
+            return channel.send(&[ClientReply::Reply { id: 0, reply: Box::new(reply) }]).await;
+        }
+        channel.allow(CLIENT_FRAME_BYTES_MAX);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        channel.send(&[ClientReply::Welcome { epoch: self.epoch, version }]).await?;
+        let (sender, outgoing) = mpsc::unbounded_channel();
+        self.say(Input::Client(connection, sender)).await?;
+        let requests = |messages: Vec<ClientMessage>| {
+            messages.into_iter().filter_map(|message| match message {
+                ClientMessage::Request { id, request } => Some(Input::Request(connection, id, request)),
+                ClientMessage::Hello(_) => None,
+            })
+        };
+        for request in requests(messages.collect()) {
+            self.say(request).await?;
+        }
+        let (mut to, mut from) = channel.split();
+        let write = async move {
+            write_all(outgoing, &mut to, |message| match message {
+                Outgoing::Client(reply) => Some(reply),
+                Outgoing::Worker(_) => None,
+            })
+            .await
+        };
+        let read = async {
+            while let Some(messages) = from.receive::<ClientMessage>().await? {
+                for request in requests(messages) {
+                    self.say(request).await?;
+                }
+            }
+            Ok(())
+        };
+        tokio::select! { ended = write => ended, ended = read => ended }
+    }
+
+    async fn talk_to_worker<S: AsyncRead + AsyncWrite + Unpin>(&self, connection: ConnectionId, mut channel: Channel<S>, first: Vec<WorkerMessage>) -> io::Result<()> {
+        let mut messages = first.into_iter();
+        let Some(WorkerMessage::Hello(hello)) = messages.next() else { return Ok(()) };
+        channel.allow(FRAME_BYTES_MAX);
+        let (sender, outgoing) = mpsc::unbounded_channel();
+        self.say(Input::Worker(connection, Box::new(hello), sender)).await?;
+        let rest: Vec<WorkerMessage> = messages.collect();
+        if !rest.is_empty() {
+            self.say(Input::FromWorker(connection, rest)).await?;
+        }
+        let (mut to, mut from) = channel.split();
+        let write = async move {
+            write_all(outgoing, &mut to, |message| match message {
+                Outgoing::Worker(message) => Some(message),
+                Outgoing::Client(_) => None,
+            })
+            .await
+        };
+        let read = async {
+            while let Some(messages) = from.receive::<WorkerMessage>().await? {
+                self.say(Input::FromWorker(connection, messages)).await?;
+            }
+            Ok(())
+        };
+        tokio::select! { ended = write => ended, ended = read => ended }
+    }
+
+    async fn say(&self, input: Input) -> io::Result<()> {
+        self.inputs.send(input).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Writes what the core sends, many messages to a frame; ends, after a goodbye on the wire, when the
+/// core drops its sender.
+async fn write_all<K, M>(mut outgoing: mpsc::UnboundedReceiver<Outgoing>, to: &mut crate::runtime::transport::Sender<K>, pick: impl Fn(Outgoing) -> Option<M>) -> io::Result<()>
+where
+    K: futures_util::Sink<bytes::Bytes, Error = io::Error> + Unpin,
+    M: serde::Serialize,
+{
+    let mut batch = Vec::new();
+    while outgoing.recv_many(&mut batch, 4096).await > 0 {
+        let messages: Vec<M> = batch.drain(..).filter_map(&pick).collect();
+        to.send(&messages).await?;
+    }
+    to.close().await
+}
+
+/// The hello of a worker is checked by the core.
+pub type Hello = Box<WorkerHello>;
+
+/// Binds the unix socket; a leftover of a dead server is replaced.
+pub fn bind_unix(folder: &Folder) -> io::Result<UnixListener> {
+    let (path, _folder) = folder.socket()?;
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Connects to the unix socket, if its owner is this user.
+pub async fn connect_unix(folder: &Folder) -> io::Result<UnixStream> {
+    let (path, _folder) = folder.socket()?;
+    let stream = UnixStream::connect(&path).await?;
+    if stream.peer_cred()?.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket belongs to another user"));
+    }
+    Ok(stream)
+}
+
+/// Binds TCP and returns the addresses under which the server can be reached, most promising first.
+/// On `local` it is the loopback alone.
+pub async fn bind_tcp(spec: &Spec) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Problem> {
+    let fail = |address: IpAddr, error: io::Error| {
+        Problem::new(Kind::Unreachable, format!("cannot listen on {address}"))
+            .says(error.to_string())
+            .fix("choose an address of this host: dcluster up --address A, or --interface I")
+    };
+    let chosen: Vec<IpAddr> = if let Some(address) = spec.address {
+        vec![address]
+    } else if let Some(interface) = &spec.interface {
+        let addresses = host_addresses(Some(interface));
+        if addresses.is_empty() {
+            let names: Vec<String> = interfaces();
+            return Err(Problem::new(Kind::Config, format!("this host has no interface {interface} with an address"))
+                .why(format!("it has {}", names.join(", "))));
+        }
+        addresses
+    } else if spec.backend == BackendKind::Local {
+        vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]
+    } else {
+        Vec::new()
+    };
+    if chosen.is_empty() {
+        let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await {
+            Ok(listener) => listener,
+            Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.map_err(|error| fail(Ipv4Addr::UNSPECIFIED.into(), error))?,
+        };
+        let port = listener.local_addr().map_err(|error| fail(Ipv4Addr::UNSPECIFIED.into(), error))?.port();
+        let addresses = host_addresses(None).into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        return Ok((vec![listener], addresses));
+    }
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for address in chosen {
+        let listener = TcpListener::bind((address, 0)).await.map_err(|error| fail(address, error))?;
+        addresses.push(listener.local_addr().map_err(|error| fail(address, error))?);
+        listeners.push(listener);
+    }
+    Ok((listeners, addresses))
+}
+
+/// Returns the addresses of this host's interfaces that are up: IPv4 before IPv6, loopback last;
+/// link-local ones need a scope and are left out.
+fn host_addresses(interface: Option<&str>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter(|found| interface.is_none_or(|name| found.interface_name == name))
+        .filter_map(|found| {
+            let address = found.address?;
+            if let Some(v4) = address.as_sockaddr_in() {
+                return Some(IpAddr::V4(v4.ip()));
+            }
+            address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
+        })
+        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect();
+    addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
+    addresses.dedup();
+    addresses
+}
+
+fn interfaces() -> Vec<String> {
+    let mut names: Vec<String> = nix::ifaddrs::getifaddrs().into_iter().flatten().map(|found| found.interface_name).collect();
+    names.sort();
+    names.dedup();
+    names
+}

@@ -1,0 +1,125 @@
+//! Becoming the server of a cluster: proof that the former one is gone (or patience), the claim,
+//! the lease, and only then the journal.
+
+use super::clock;
+use crate::cluster::{Folder, random};
+use crate::error::{Kind, Problem};
+use crate::runtime::disk::RealDisk;
+use crate::runtime::lease::{self, Claim, Lease, LeaseError, LeaseState, Situation, Verdict};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{self, FsType};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+/// File systems on which `flock` is known to work between all processes that see them.
+const LOCAL: &[FsType] = &[
+    statfs::EXT4_SUPER_MAGIC,
+    statfs::XFS_SUPER_MAGIC,
+    statfs::BTRFS_SUPER_MAGIC,
+    statfs::TMPFS_MAGIC,
+    statfs::OVERLAYFS_SUPER_MAGIC,
+];
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The cluster is ours.
+pub struct Taken {
+    /// Our slot.
+    pub lease: Lease<RealDisk>,
+    /// The lease as the former server left it.
+    pub before: Option<LeaseState>,
+    /// Held as long as the server lives, on file systems where that means something.
+    pub lock: Option<Flock<File>>,
+}
+
+fn lease_problem(error: &LeaseError) -> Problem {
+    let kind = if error.is_fenced() { Kind::TryAgain } else { Kind::Unreachable };
+    Problem::new(kind, "cannot take the cluster over").says(error.to_string())
+}
+
+/// Tries the lock; `None` where it proves nothing.
+fn try_lock(folder: &Folder) -> Option<Result<Flock<File>, ()>> {
+    let kind = statfs::statfs(folder.path()).ok()?.filesystem_type();
+    if !LOCAL.contains(&kind) {
+        return None;
+    }
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(folder.path().join("lock"))
+        .ok()?;
+    Some(Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| ()))
+}
+
+/// Takes the cluster over. `by_force` skips the wait for proof, which is always safe: the fence
+/// stops a former server that still lives. `waiting` is told how many seconds may be left.
+///
+/// # Errors
+///
+/// [`Kind::TryAgain`] when another server lives or was faster.
+pub fn take_over(folder: &Folder, disk: &RealDisk, by_force: bool, mut waiting: impl FnMut(u64)) -> Result<Taken, Problem> {
+    let begun = clock::boot_milliseconds();
+    let mut last: Option<(Option<(u32, u64)>, u32)> = None;
+    let mut changed_at = begun;
+    let mut seen_changing = false;
+    let mut lock = None;
+    loop {
+        let tried = try_lock(folder);
+        let flock_free = tried.as_ref().map(Result::is_ok);
+        if let Some(Ok(held)) = tried {
+            lock = Some(held);
+        }
+        let lease = lease::read_lease(disk).map_err(|error| lease_problem(&error))?;
+        let newest = lease::newest_claim(disk).map_err(|error| lease_problem(&error))?;
+        let leased = lease.as_ref().map_or(0, |state| state.epoch);
+        let seen = (lease.as_ref().map(|state| (state.epoch, state.beat)), newest);
+        let now = clock::boot_milliseconds();
+        if last.as_ref().is_some_and(|last| *last != seen) {
+            changed_at = now;
+            seen_changing = true;
+        }
+        last = Some(seen);
+        let claimer = if newest > leased {
+            let holder = lease::read_claim(disk, newest).map_err(|error| lease_problem(&error))?;
+            Some(holder.map_or_else(Default::default, |holder| clock::evidence(&holder, flock_free)))
+        } else {
+            None
+        };
+        let situation = Situation {
+            lease: lease.as_ref().map(|state| (state, clock::evidence(&state.holder, flock_free))),
+            claimer,
+            unchanged_for_seconds: (now - changed_at) / 1000,
+            seen_changing,
+        };
+        match if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) } {
+            Verdict::Now(_) => return claim(disk, leased.max(newest) + 1, lock),
+            Verdict::Alive => {
+                let host = lease.map(|state| state.holder.host).unwrap_or_default();
+                return Err(Problem::new(Kind::TryAgain, format!("another server of this cluster is alive on {host}"))
+                    .fix("dcluster up --take-over  (safe: the other one stops by itself)"));
+            }
+            Verdict::Wait { seconds } => {
+                waiting(seconds);
+                lock = None;
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+    }
+}
+
+fn claim(disk: &RealDisk, epoch: u32, lock: Option<Flock<File>>) -> Result<Taken, Problem> {
+    let holder = clock::holder(random()?);
+    match lease::claim(disk, &holder, epoch).map_err(|error| lease_problem(&error))? {
+        Claim::Won { epoch } => {
+            let (lease, before) = Lease::open(disk.clone(), holder, epoch).map_err(|error| lease_problem(&error))?;
+            Ok(Taken { lease, before, lock })
+        }
+        Claim::Lost { holder, .. } => {
+            let host = holder.map(|holder| holder.host).unwrap_or_default();
+            Err(Problem::new(Kind::TryAgain, format!("another server was faster (on {host})")))
+        }
+    }
+}
