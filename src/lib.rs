@@ -7,3 +7,4 @@
 pub mod backends;
 pub mod config;
 pub mod runtime;
+pub mod sys;

@@ -5,6 +5,10 @@
 //! by name, found by name, listed in bulk and cancelled by id; the server may itself live inside
 //! the backend, so nothing here assumes a login node.
 
+pub mod batch;
+pub mod render;
+pub mod template;
+
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use async_trait::async_trait;
 
