@@ -27,7 +27,7 @@ pub struct Call {
     program: &'static str,
     arguments: Vec<OsString>,
     set: Vec<(&'static str, OsString)>,
-    remove: &'static [&'static str],
+    remove: Vec<&'static str>,
     timeout: Duration,
     output_limit_bytes: usize,
 }
@@ -107,7 +107,7 @@ impl Call {
             program,
             arguments: Vec::new(),
             set: Vec::new(),
-            remove: &[],
+            remove: Vec::new(),
             timeout: COMMAND_TIMEOUT,
             output_limit_bytes: OUTPUT_LIMIT_BYTES,
         }
@@ -130,10 +130,10 @@ impl Call {
         self.set.push((name, value.into()));
         self
     }
-    /// Names the environment variables the command must not inherit.
+    /// Names environment variables the command must not inherit.
     #[must_use]
-    pub fn without(mut self, names: &'static [&'static str]) -> Self {
-        self.remove = names;
+    pub fn without(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.remove.extend(names);
         self
     }
     /// Sets the time it may take.
@@ -161,7 +161,7 @@ impl Call {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        for name in self.remove {
+        for name in &self.remove {
             command.env_remove(name);
         }
         command.env("LC_ALL", "C");
@@ -345,7 +345,7 @@ mod tests {
     async fn returns_what_a_command_says() {
         let answer = bash("echo out $LC_ALL $A $B; echo err >&2; cat; exit 3")
             .env("A", "a b")
-            .without(&["B"])
+            .without(["B"])
             .run()
             .await
             .unwrap();
