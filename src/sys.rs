@@ -2,11 +2,11 @@
 //! the crate is here; every function is safe to call.
 #![expect(
     unsafe_code,
-    reason = "wait4, waitid with any signal number, sigaction and descriptor flags need libc"
+    reason = "wait4, waitid with any signal number, sigaction, descriptor flags and pre_exec need it"
 )]
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 
 /// An ended child and what it and the children it waited for used.
 #[derive(Debug)]
@@ -92,4 +92,47 @@ pub(crate) fn close_inherited_on_exec() -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes `command`, when spawned, the leader of a new session (and so of a new process group, without a
+/// terminal) that inherits no descriptor but 0, 1 and 2.
+pub(crate) fn new_session(command: &mut Command) -> &mut Command {
+    let prepare = || {
+        nix::unistd::setsid()?;
+        // SAFETY: a system call on plain integers. CLOSE_RANGE_CLOEXEC only marks descriptors, so the
+        // pipe by which std reports a failed exec works on. Kernels before 5.11 answer EINVAL or ENOSYS
+        // (close_range(2)); then std's own O_CLOEXEC has to do.
+        unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                u32::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            )
+        };
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, setsid(2) and close_range(2),
+    // which are async-signal-safe; it takes no lock, allocates nothing and borrows nothing.
+    unsafe { command.pre_exec(prepare) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leads_its_own_session_with_three_descriptors() {
+        let output = new_session(Command::new("bash").args([
+            "-c",
+            "read -r stat < /proc/self/stat; set -- ${stat##*) }; echo $$ $4; ls /proc/$$/fd",
+        ]))
+        .output()
+        .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut words = text.split_whitespace();
+        assert_eq!(words.next(), words.next(), "{text}");
+        let rest: Vec<_> = words.filter(|w| *w != "255").collect(); // bash's copy of the script
+        assert_eq!(rest, ["0", "1", "2"]);
+    }
 }

@@ -5,6 +5,16 @@
 //! by name, found by name, listed in bulk and cancelled by id; the server may itself live inside
 //! the backend, so nothing here assumes a login node.
 
+pub mod batch;
+mod folder;
+pub mod leftovers;
+pub mod local;
+mod processes;
+pub mod render;
+pub mod sentinel;
+pub mod slurm;
+pub mod template;
+
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use async_trait::async_trait;
 
@@ -110,6 +120,11 @@ pub struct BackendError {
 /// A place where jobs run.
 #[async_trait]
 pub trait Backend: Send + Sync {
+    /// Learns what it must know of the site, such as [`Backend::jobs_per_submit`]; called when a server starts.
+    /// A failure is no reason to stop: it may be called again.
+    async fn prepare(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Starts the jobs. Either all of `submit.jobs` were handed over (with their ids, in order), or an error.
     /// Jobs per call are at most [`Backend::jobs_per_submit`].
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError>;

@@ -1,0 +1,378 @@
+//! Slurm, by its own commands in text form (22.05 to 24.11 measured, `design/backends/slurm_sge_oar_condor.md`).
+//!
+//! One `sbatch` submits all jobs of a call, as an array where there are several; a job is found again by its
+//! name, which for an element is the array's name and the element's index. `squeue` is asked once for all jobs.
+//! `scancel` answers 0 whatever happened, so only a later listing says that a job is gone.
+
+pub mod errors;
+pub mod parse;
+pub mod reasons;
+
+use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray};
+use crate::backends::render::{self, JobHome, RenderInput};
+use crate::backends::{Backend, BackendError, ErrorClass, JobRef, Observation, Submit, folder};
+use crate::config::spec::BackendKind;
+use crate::runtime::ids::NativeId;
+use async_trait::async_trait;
+use errors::Verb;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// `sbatch` itself retries for 120 s while the queue is full (captures maxjobcount*: 105 s to success, 120.4 s
+/// to failure): killed before, it leaves an ambiguity where it would have named the limit.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(135);
+/// Most elements of an array we ask for.
+const ARRAY_LIMIT: u32 = 1000;
+/// Ids in one command; past that, a listing asks for the user's jobs instead.
+const IDS_LIMIT: usize = 200;
+/// How far back accounting is searched for jobs that nobody remembers.
+const ACCOUNTING_SINCE: &str = "now-8days";
+
+/// Variables by which a user's shell, or the job a server runs in, would change what we ask for: they win over
+/// a script's directives (sbatch(1), "INPUT ENVIRONMENT VARIABLES"), or filter a listing in silence
+/// (squeue(1), scancel(1), "ENVIRONMENT VARIABLES").
+const FOREIGN: &[&str] = &[
+    "SBATCH_ARRAY_INX",
+    "SBATCH_CPUS_PER_TASK",
+    "SBATCH_EXPORT",
+    "SBATCH_GET_USER_ENV",
+    "SBATCH_GRES",
+    "SBATCH_GPUS",
+    "SBATCH_GPUS_PER_NODE",
+    "SBATCH_GPUS_PER_TASK",
+    "SBATCH_IGNORE_PBS",
+    "SBATCH_JOB_NAME",
+    "SBATCH_MEM_PER_CPU",
+    "SBATCH_MEM_PER_GPU",
+    "SBATCH_MEM_PER_NODE",
+    "SBATCH_NO_REQUEUE",
+    "SBATCH_OPEN_MODE",
+    "SBATCH_OUTPUT",
+    "SBATCH_REQUEUE",
+    "SBATCH_SIGNAL",
+    "SBATCH_TEST_ONLY",
+    "SBATCH_WAIT",
+    "SCANCEL_ACCOUNT",
+    "SCANCEL_BATCH",
+    "SCANCEL_FULL",
+    "SCANCEL_INTERACTIVE",
+    "SCANCEL_NAME",
+    "SCANCEL_PARTITION",
+    "SCANCEL_QOS",
+    "SCANCEL_STATE",
+    "SCANCEL_USER",
+    "SCANCEL_VERBOSE",
+    "SCANCEL_WCKEY",
+    "SQUEUE_ACCOUNT",
+    "SQUEUE_FORMAT",
+    "SQUEUE_FORMAT2",
+    "SQUEUE_LICENSES",
+    "SQUEUE_NAMES",
+    "SQUEUE_PARTITION",
+    "SQUEUE_QOS",
+    "SQUEUE_SORT",
+    "SQUEUE_STATES",
+    "SQUEUE_USERS",
+];
+/// As [`FOREIGN`], but wanted as a default where the pool gives none.
+const DEFAULTS: &[(&str, fn(&JobHome) -> bool)] = &[
+    ("SBATCH_ACCOUNT", |home| home.pool.account.is_some()),
+    ("SBATCH_CONSTRAINT", |home| home.pool.constraint.is_some()),
+    ("SBATCH_PARTITION", |home| home.pool.queue.is_some()),
+    ("SBATCH_QOS", |home| home.pool.qos.is_some()),
+    ("SBATCH_TIMELIMIT", |home| {
+        home.pool.walltime_seconds.is_some()
+    }),
+];
+
+/// The Slurm of this host.
+#[derive(Debug)]
+pub struct Slurm {
+    home: JobHome,
+    /// Elements an array may have; 0 until the controller has said it.
+    array_limit: AtomicU32,
+}
+
+impl Slurm {
+    /// Returns the backend; talks to nobody yet.
+    pub fn new(home: JobHome) -> Self {
+        Self {
+            home,
+            array_limit: AtomicU32::new(0),
+        }
+    }
+
+    fn call(&self, program: &'static str) -> Call {
+        let call = Call::new(program).without(FOREIGN.iter().copied());
+        // Else long lists of elements are cut without a mark (capture squeue_array_long_list).
+        call.env("SLURM_BITSTR_LEN", "0")
+    }
+
+    async fn learn_array_limit(&self) -> Result<(), BackendError> {
+        if self.array_limit.load(Ordering::Relaxed) == 0 {
+            let call = self.call("scontrol").args(["show", "config"]);
+            let answer = run(Verb::List, &call).await?;
+            let limit = parse::array_limit(&answer.stdout).unwrap_or(ARRAY_LIMIT);
+            self.array_limit
+                .store(limit.min(ARRAY_LIMIT), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn squeue(&self, which: [&str; 2]) -> Result<Vec<Observation>, BackendError> {
+        // `-t all`: without it an ended job is absent. `-r`: a line for each element. `-a`: hidden partitions.
+        let call = self
+            .call("squeue")
+            .args(["-h", "-a", "-r", "-t", "all"])
+            .args(which);
+        let call = call.args(["-o", parse::SQUEUE_FORMAT]);
+        let answer = match run(Verb::List, &call).await {
+            // All of them are purged (only said of a single id, capture squeue_unknown_one).
+            Err(error) if error.says.contains("Invalid job id specified") => return Ok(Vec::new()),
+            answer => answer?,
+        };
+        // `squeue -u nosuchuser` fails with rc 0 (capture squeue_nouser).
+        if answer.stdout.is_empty() && answer.stderr.contains("error") {
+            return Err(call.error(ErrorClass::Transient, &answer.stderr, None));
+        }
+        Ok(parse::listing(&self.home.id4, &answer.stdout))
+    }
+
+    async fn sacct(&self, which: &[&str]) -> Result<Vec<Observation>, BackendError> {
+        let call = self.call("sacct").args(["-n", "-P", "-X"]).args(which);
+        let call = call.args(["-o", parse::SACCT_FIELDS]);
+        let answer = match call.run().await {
+            Err(CallError::Missing { .. }) => return Ok(Vec::new()),
+            Ok(answer) if errors::no_accounting(&answer.stderr) => return Ok(Vec::new()),
+            answer => judge(Verb::Account, &call, answer)?,
+        };
+        Ok(parse::accounting(&self.home.id4, &answer.stdout))
+    }
+
+    fn script(&self, array: JobArray) -> Result<String, BackendError> {
+        let input = RenderInput {
+            home: &self.home,
+            backend: BackendKind::Slurm,
+            first: array.first,
+            count: array.count,
+            explain: false,
+            origins: None,
+        };
+        render::render_job_script(&input).map_err(|error| BackendError {
+            class: ErrorClass::Permanent,
+            command: "sbatch".to_owned(),
+            says: batch::bounded(&error.to_string()),
+            fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
+        })
+    }
+}
+
+#[async_trait]
+impl Backend for Slurm {
+    async fn prepare(&self) -> Result<(), BackendError> {
+        self.learn_array_limit().await
+    }
+
+    async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
+        let array = JobArray::of(&submit.jobs);
+        let script = self.script(array)?;
+        let mut call = self.call("sbatch").args(["--parsable", "--export=NIL"]);
+        call = call.timeout(SUBMIT_TIMEOUT).env("SLURM_UMASK", "0077");
+        let given = DEFAULTS.iter().filter(|(_, given)| given(&self.home));
+        call = call.without(given.map(|(name, _)| *name));
+        let path = self
+            .home
+            .job_folder(&array.name(&self.home.id4))
+            .join("script.sh");
+        let call = call.arg(&path);
+        let written = folder::write_script(path, script, 0o600).await;
+        written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
+        let answer = run(Verb::Submit, &call).await?;
+        let Some(id) = parse::submitted_id(&answer.stdout) else {
+            let says = format!("no job id in {:?} {:?}", answer.stdout, answer.stderr);
+            return Err(call.error(ErrorClass::Ambiguous, &says, None));
+        };
+        Ok(match array.count {
+            1 => vec![NativeId(id.to_owned())],
+            count => (0..count)
+                .map(|index| NativeId(format!("{id}_{index}")))
+                .collect(),
+        })
+    }
+
+    async fn list(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
+        let mut ids = arrays(jobs);
+        let observations = match ids.len() {
+            0 => return Ok(Vec::new()),
+            1..=IDS_LIMIT => {
+                // One unknown id is an error, an unknown one among several is not (captures squeue_unknown_*);
+                // the same id twice counts as several, a made-up one is refused (both seen on 22.05.8).
+                ids.extend(ids.clone().first());
+                self.squeue(["-j", &ids.join(",")]).await?
+            }
+            _ => self.squeue(["-u", &user()]).await?,
+        };
+        Ok(of(jobs, observations))
+    }
+
+    async fn find(&self) -> Result<Vec<Observation>, BackendError> {
+        let user = user();
+        let mut found = self.squeue(["-u", &user]).await?;
+        let known: BTreeSet<NativeId> = found.iter().map(|o| o.id.clone()).collect();
+        let past = self
+            .sacct(&["-u", &user, "-S", ACCOUNTING_SINCE, "-E", "now"])
+            .await?;
+        found.extend(past.into_iter().filter(|o| !known.contains(&o.id)));
+        Ok(found)
+    }
+
+    async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
+        let mut observations = Vec::new();
+        for ids in arrays(jobs).chunks(IDS_LIMIT) {
+            observations.extend(self.sacct(&["-j", &ids.join(",")]).await?);
+        }
+        Ok(of(jobs, observations))
+    }
+
+    async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
+        let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.as_ref()).collect();
+        for ids in ids.chunks(IDS_LIMIT) {
+            let call = self
+                .call("scancel")
+                .args(ids.iter().map(|id| id.0.as_str()));
+            run(Verb::Cancel, &call).await?;
+        }
+        Ok(())
+    }
+
+    fn jobs_per_submit(&self) -> u32 {
+        match self.array_limit.load(Ordering::Relaxed) {
+            0 => ARRAY_LIMIT,
+            limit => limit,
+        }
+    }
+}
+
+/// This user, as a number: no directory service needed.
+fn user() -> String {
+    nix::unistd::geteuid().to_string()
+}
+
+/// Ids of the jobs and arrays: `71` for `71_3`. An array stands for its elements, for `sacct -j 6_3` knows
+/// nothing of an element that was cancelled before it started (seen on 22.05.8).
+fn arrays(jobs: &[JobRef]) -> Vec<&str> {
+    let ids = jobs
+        .iter()
+        .filter_map(|job| job.id.as_ref()?.0.split('_').next());
+    ids.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Those observations that are of these jobs: ids may be used again by Slurm, names are not.
+fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
+    let wanted: HashMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
+    let ours = |o: &Observation| match wanted.get(&o.name) {
+        Some(Some(id)) => *id == o.id,
+        Some(None) => true,
+        None => false,
+    };
+    observations.into_iter().filter(ours).collect()
+}
+
+async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
+    judge(verb, call, call.run().await)
+}
+
+fn judge(
+    verb: Verb,
+    call: &Call,
+    answer: Result<Answer, CallError>,
+) -> Result<Answer, BackendError> {
+    let answer = match answer {
+        Ok(answer) if answer.exit == Exit::Code(0) => return Ok(answer),
+        Ok(answer) => answer,
+        Err(error) => {
+            let (class, fix) = match (&error, verb) {
+                (CallError::Missing { .. }, _) => (
+                    ErrorClass::Permanent,
+                    Some(
+                        "Slurm's commands must be on PATH where the cluster is brought up: load the site's module, or use another --backend",
+                    ),
+                ),
+                (CallError::Start { .. }, _) => (ErrorClass::Transient, None),
+                (_, Verb::Submit) => (ErrorClass::Ambiguous, None),
+                _ => (ErrorClass::Transient, None),
+            };
+            return Err(call.error(class, &error.to_string(), fix.map(str::to_owned)));
+        }
+    };
+    let (class, fix) = errors::classify(verb, answer.exit, &answer.stderr);
+    let says = match answer.stderr.trim() {
+        "" => format!("{:?} and no word", answer.exit),
+        text => text.to_owned(),
+    };
+    Err(call.error(class, &says, fix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::ids::{JobName, JobSeq};
+
+    fn job(seq: u32, id: Option<&str>) -> JobRef {
+        JobRef {
+            name: JobName::new("abcd", JobSeq(seq)),
+            id: id.map(|id| NativeId(id.to_owned())),
+        }
+    }
+
+    #[test]
+    fn asks_for_arrays_once() {
+        let jobs = [
+            job(1, Some("71_0")),
+            job(2, Some("71_1")),
+            job(3, Some("8")),
+            job(4, None),
+        ];
+        assert_eq!(arrays(&jobs), ["71", "8"]);
+    }
+
+    #[test]
+    fn a_reused_id_is_another_job() {
+        let text = "71_0|RUNNING|1:00|n01|None|dcabcd-000001\n71_1|RUNNING|1:00|n01|None|dcabcd-000001\n\
+            8|RUNNING|1:00|n01|None|dcabcd-000009\n9|RUNNING|1:00|n01|None|dcabcd-000004\n";
+        let seen = of(
+            &[
+                job(1, Some("71_0")),
+                job(2, Some("70")),
+                job(3, Some("8")),
+                job(4, None),
+            ],
+            parse::listing("abcd", text),
+        );
+        let ids: Vec<_> = seen.iter().map(|o| o.id.0.as_str()).collect();
+        assert_eq!(ids, ["71_0", "9"]);
+    }
+
+    #[test]
+    fn calls_without_an_answer() {
+        let call = Call::new("sbatch");
+        let timed_out = || CallError::TimedOut {
+            seconds: 1,
+            stderr: String::new(),
+        };
+        let class = |verb, error| judge(verb, &call, Err(error)).unwrap_err().class;
+        assert_eq!(class(Verb::Submit, timed_out()), ErrorClass::Ambiguous);
+        assert_eq!(class(Verb::List, timed_out()), ErrorClass::Transient);
+        let missing = judge(
+            Verb::Submit,
+            &call,
+            Err(CallError::Missing { program: "sbatch" }),
+        )
+        .unwrap_err();
+        assert_eq!(
+            (missing.class, missing.fix.is_some()),
+            (ErrorClass::Permanent, true)
+        );
+    }
+}
