@@ -61,6 +61,8 @@ enum Frame {
 struct Lexer<'a> {
     source: &'a [u8],
     at: usize,
+    /// Where a word may begin: just after an unquoted separator.
+    fresh_at: usize,
     with_placeholders: bool,
     frames: Vec<Frame>,
     pieces: Vec<Piece>,
@@ -74,6 +76,7 @@ pub(super) fn lex(source: &[u8], with_placeholders: bool) -> Result<Lexed, Templ
     let mut lexer = Lexer {
         source,
         at: 0,
+        fresh_at: 0,
         with_placeholders,
         frames: Vec::new(),
         pieces: Vec::new(),
@@ -167,11 +170,12 @@ impl Lexer<'_> {
             return Ok(());
         }
         let byte = self.source[self.at];
-        let word_start = self.at == 0 || b" \t\n;|&()<>".contains(&self.source[self.at - 1]);
+        let word_start = self.at == self.fresh_at;
         match byte {
             b' ' | b'\t' => {
                 self.end_word();
                 self.copy(1);
+                self.fresh_at = self.at;
             }
             b'\\' => return self.backslash(),
             b'\'' => return self.single(),
@@ -195,12 +199,19 @@ impl Lexer<'_> {
                 self.shell = true;
                 self.parenthesis(byte);
                 self.copy(1);
+                self.fresh_at = self.at;
+            }
+            b'[' if !word_start && self.is_array_element() => {
+                return self.rest("in or after `x[…]=`");
             }
             _ => {
                 self.shell |=
                     b"|&;<>*?[~{}\n".contains(&byte) || (byte == b'=' && self.words.is_empty());
                 self.word_text(&[byte]);
                 self.copy(1);
+                if b";|&<>\n".contains(&byte) {
+                    self.fresh_at = self.at;
+                }
             }
         }
         Ok(())
@@ -223,6 +234,12 @@ impl Lexer<'_> {
         rest.starts_with(b"case") && rest.get(4).is_none_or(u8::is_ascii_whitespace)
     }
 
+    /// Whether bash would compute the index in brackets that begin here.
+    fn is_array_element(&self) -> bool {
+        let rest = &self.source[self.at..];
+        rest.windows(2).any(|pair| pair == b"]=" || pair == b"]+")
+    }
+
     /// Whether an unquoted harmless value cannot become anything else together with what stands
     /// beside it: a file descriptor (`{}>out`), an assignment (`{}=1`), a keyword (`{}i`), a home
     /// folder (`~{}`).
@@ -240,11 +257,24 @@ impl Lexer<'_> {
         }
         match self.peek(1) {
             None => return Err(TemplateError::Unterminated("\\")),
-            Some(b'\n') => {}
-            Some(byte) => self.word_text(&[byte]),
+            // The shell drops both before it sees what they part: between blanks that changes
+            // nothing, elsewhere it can make `$(` or `<<`.
+            Some(b'\n') if self.at == self.fresh_at && self.after_blank() => {
+                self.copy(2);
+                self.fresh_at = self.at;
+            }
+            Some(b'\n') => return self.rest("after a backslash at the end of a line"),
+            Some(byte) => {
+                self.word_text(&[byte]);
+                self.copy(2);
+            }
         }
-        self.copy(2);
         Ok(())
+    }
+
+    fn after_blank(&self) -> bool {
+        let before = self.at.checked_sub(1).map(|at| self.source[at]);
+        before.is_none_or(|b| b.is_ascii_whitespace())
     }
 
     fn single(&mut self) -> Result<(), TemplateError> {
@@ -330,9 +360,16 @@ impl Lexer<'_> {
         if rest.starts_with(b"$'") && !in_double {
             return self.rest("after `$'`");
         }
+        if rest.starts_with(b"$[") {
+            return self.rest("in or after `$[…]`");
+        }
+        if rest.starts_with(b"$\\\n") {
+            return self.rest("after a backslash at the end of a line");
+        }
         if rest.starts_with(b"$(") {
             self.frames.push(Frame::Substitution(0));
             self.copy(2);
+            self.fresh_at = self.at;
             return Ok(());
         }
         self.copy(1);

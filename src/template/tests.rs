@@ -73,9 +73,24 @@ fn plain_words_need_no_shell() {
 #[test]
 fn anything_else_needs_one() {
     for source in [
-        "a {} | b", "a; {}", "a {} > b", "a $X {}", "a *.c {}", "cd {}", "exit", "X=1 a {}",
-        "a ~/b {}", "a # {#}", "! a {}", "if a {}", "(a {})", "a {foo}", "a\nb", "a `b` {}",
+        "a {} | b",
+        "a; {}",
+        "a {} > b",
+        "a $X {}",
+        "a *.c {}",
+        "cd {}",
+        "exit",
+        "X=1 a {}",
+        "a ~/b {}",
+        "a # {#}",
+        "! a {}",
+        "if a {}",
+        "(a {})",
+        "a {foo}",
+        "a\nb",
+        "a `b` {}",
         "{ a; }",
+        "a \\\n {} > b",
     ] {
         assert!(template(source).needs_shell(), "{source}");
     }
@@ -99,6 +114,10 @@ fn refuses_what_it_cannot_do_safely() {
         "echo \\",
         "echo $(ls {}",
         "echo # {}",
+        "echo $[ {} ]",
+        "x[{}]=1",
+        "echo \"$\\\n({})\"",
+        "ca\\\nt {}",
         "echo #",
         "echo $'it\\'s {}'",
         "echo \"$(case x in x) echo {};; esac)\"",
@@ -162,13 +181,18 @@ fn output(argv: &[BString]) -> Vec<u8> {
 fn assert_same_bytes(source: &str, values: &[BString; 2]) {
     let rendered = template(source).render(values, 1);
     let want = [&values[0][..], b"\0", &values[1][..], b"\0"].concat();
-    let pasted = vec!["/bin/sh".into(), "-c".into(), rendered.display()];
     assert_eq!(
-        output(&rendered.argv()).as_bstr(),
+        output(&rendered.clone().argv()).as_bstr(),
         want.as_bstr(),
         "{source}"
     );
-    assert_eq!(output(&pasted).as_bstr(), want.as_bstr(), "pasted {source}");
+    // Many clusters have bash as /bin/sh.
+    let shells = ["/bin/sh", "/bin/bash"].into_iter();
+    for shell in shells.filter(|shell| std::path::Path::new(shell).exists()) {
+        let pasted = vec![shell.into(), "-c".into(), rendered.display()];
+        let got = output(&pasted);
+        assert_eq!(got.as_bstr(), want.as_bstr(), "{shell}: {source}");
+    }
 }
 
 #[test]
@@ -196,8 +220,88 @@ fn shell_sees_the_bytes_of_hostile_values() {
     }
 }
 
+/// What templates are made of, mostly nonsense together.
+const FRAGMENTS: &[&str] = &[
+    "{}",
+    "{}",
+    "{1}",
+    "{.}",
+    "'",
+    "\"",
+    "\"",
+    "$(",
+    ")",
+    "(",
+    "echo ",
+    "echo ",
+    "\\",
+    "`",
+    "${x:-",
+    "}",
+    "#",
+    " #",
+    "\n",
+    ";",
+    "$",
+    "<<E\n",
+    "\nE\n",
+    "((",
+    "))",
+    "$((",
+    "case x in x) ",
+    ";; esac",
+    "$'",
+    "|",
+    " ",
+    "a",
+    "x=",
+    "~",
+    "&",
+    "! ",
+    "[ ",
+    "[[ ",
+    " ]]",
+    "it's",
+    "$\"",
+    "if ",
+    "then ",
+    "fi",
+    "{ ",
+    "; }",
+    "\\\n",
+    "$[",
+    " ]",
+    "x[",
+    "]=",
+    "\\ ",
+    "\t",
+];
+
+/// Values that make the file `F` when they are read as shell source in one place or another.
+const ATTACKS: &[&str] = &[
+    "$(>F)",
+    "`>F`",
+    "';>F;'",
+    "\";>F;\"",
+    "\n>F\n",
+    ";>F;",
+    ")\n>F\n(",
+    "';>F;#",
+    "\";>F;#",
+    "\\';>F;#",
+    "\\\";>F;#",
+    "a[$(>F)]",
+    "${x:=$(>F)}",
+    "E\n>F\n",
+    "}>F;",
+    "|>F",
+    "'\"$(>F)\"'",
+    "\\$(>F)",
+    "\\`>F\\`",
+];
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn shell_sees_the_bytes_of_any_value(
         a in "[ -~\n]{0,12}|[$`\"'\\\\ (){}#;\n]{0,8}",
@@ -205,6 +309,34 @@ proptest! {
         which in 0..PRINTERS.len(),
     ) {
         assert_same_bytes(PRINTERS[which], &[a.into(), b.into()]);
+    }
+
+    /// Whatever the template, a value never runs anything.
+    #[test]
+    fn no_template_lets_a_value_act(
+        parts in proptest::collection::vec(proptest::sample::select(FRAGMENTS), 1..9),
+        value in proptest::sample::select(ATTACKS),
+    ) {
+        let source = parts.concat();
+        // Without a template an input is a command by design.
+        prop_assume!(!source.trim().is_empty());
+        let Ok(template) = Template::parse(source.as_bytes().as_bstr()) else {
+            return Ok(());
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let line = template.render(&inputs(&[value, value]), 1).display();
+        for shell in ["/bin/sh", "/bin/bash"] {
+            let _ = Command::new(shell)
+                .arg("-c")
+                .arg(std::ffi::OsStr::from_bytes(&line))
+                .current_dir(&folder)
+                .env("PATH", "")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            prop_assert!(!folder.path().join("F").exists(), "{shell}: {source:?} ran as {line}");
+        }
     }
 
     #[test]
