@@ -3,6 +3,7 @@
 //! Invariants: a job has a record before any command about it runs; a failed or empty query ends
 //! nothing; a name is used once; jobs that may exist count against the number asked for.
 
+use crate::backends::sentinel::Sentinel;
 use crate::backends::{BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit};
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use serde::{Deserialize, Serialize};
@@ -112,19 +113,6 @@ impl EndReason {
                 | Self::Preempted
         )
     }
-}
-
-/// What the job script wrote when it ended (`jobs/<name>/exit`).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Sentinel {
-    /// Exit code of the script.
-    pub exit_code: i32,
-    /// Seconds since the epoch, by the node's clock: for people only.
-    #[serde(default)]
-    pub time: u64,
-    /// Host name.
-    #[serde(default)]
-    pub node: String,
 }
 
 /// One job.

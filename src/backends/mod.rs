@@ -7,6 +7,7 @@
 
 pub mod batch;
 mod folder;
+
 pub mod leftovers;
 pub mod local;
 mod processes;
@@ -15,7 +16,12 @@ pub mod sentinel;
 pub mod slurm;
 pub mod template;
 
+use self::render::JobHome;
+use crate::cluster::{Folder, Identity};
+use crate::config::spec::{BackendKind, Spec};
+use crate::error::{Kind, Problem};
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
+use std::sync::Arc;
 use async_trait::async_trait;
 
 /// A job to start. All jobs of one [`Submit`] have the same shape.
@@ -138,4 +144,34 @@ pub trait Backend: Send + Sync {
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError>;
     /// Largest number of jobs in one [`Backend::submit`].
     fn jobs_per_submit(&self) -> u32;
+}
+
+/// Returns what the jobs of a cluster have in common.
+///
+/// # Errors
+///
+/// If the path of this program cannot be found out.
+pub fn job_home(folder: &Folder, letters: &str, spec: &Spec) -> Result<JobHome, Problem> {
+    let binary = std::env::current_exe().map_err(|error| {
+        Problem::new(Kind::Internal, "cannot find the path of this program").says(error.to_string())
+    })?;
+    Ok(JobHome {
+        folder: folder.path().to_owned(),
+        binary,
+        id4: letters.to_owned(),
+        pool: spec.pool.clone(),
+    })
+}
+
+/// Returns the backend of a cluster.
+///
+/// # Errors
+///
+/// See [`job_home`].
+pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn Backend>, Problem> {
+    let home = job_home(folder, &identity.letters, spec)?;
+    Ok(match spec.backend {
+        BackendKind::Local => Arc::new(local::Local::new(home)),
+        BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
+    })
 }

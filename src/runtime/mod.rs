@@ -1,6 +1,7 @@
 //! The native engine: what tasks are, who runs them, and how that survives a crash.
 
 pub mod control;
+pub mod dial;
 pub mod disk;
 pub mod ids;
 pub mod journal;

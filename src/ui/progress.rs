@@ -5,6 +5,8 @@ use super::printer::{Printer, Verbosity};
 use super::progress_lines::{Counts, Left, Lines, last_line, sentence};
 use anstream::ColorChoice;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::config::paths::Variables;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// `--progress`.
@@ -30,6 +32,20 @@ pub struct Surroundings {
     pub prefers_lines: bool,
     /// The locale is UTF-8.
     pub unicode: bool,
+}
+
+impl Surroundings {
+    /// Reads them from the environment.
+    pub fn of(variables: &Variables) -> Self {
+        let set = |name: &str, to: &str| variables.get(name).is_some_and(|value| value == to);
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| variables.get(name));
+        let locale = locale.map(|value| value.to_string_lossy().to_lowercase()).unwrap_or_default();
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            prefers_lines: variables.get("CI").is_some() || set("ACCESSIBLE", "1") || set("TERM", "dumb"),
+            unicode: locale.contains("utf-8") || locale.contains("utf8"),
+        }
+    }
 }
 
 /// What progress looks like.

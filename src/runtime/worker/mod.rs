@@ -13,12 +13,14 @@ mod launch;
 mod limits;
 mod output;
 mod program;
+mod service;
 mod session;
 
 pub use action::{SessionSignal, WorkerAction};
 pub use executor::{Executor, ExecutorOptions, Render};
 pub use launch::StartError;
 pub use output::output_paths;
+pub use service::{WorkerOptions, run};
 pub use session::{Session, SessionOptions};
 
 /// Milliseconds on the caller's monotonic clock.

@@ -2,7 +2,8 @@
 
 use super::{Core, EventLine, Outgoing, Output};
 use crate::backends::{BackendError, JobRef, Observation, Submit};
-use crate::ledger::{JobState, Moment, Notice, Order, Sentinel, Situation};
+use crate::backends::sentinel::Sentinel;
+use crate::ledger::{JobState, Moment, Notice, Order, Situation};
 use crate::runtime::control::DownMode;
 use crate::runtime::ids::{JobSeq, NativeId, WorkerId};
 use crate::runtime::protocol::ServerMessage;

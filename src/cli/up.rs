@@ -1,0 +1,213 @@
+//! `dcluster up`.
+
+use super::Context;
+use super::connect::{Condition, condition, connect, start_server};
+use super::context::interrupted;
+use crate::client::{Client, unexpected};
+use crate::cluster::Folder;
+use crate::config::options::{ClusterOption, PoolOptions};
+use crate::config::resolve::Resolved;
+use crate::config::spec::{BackendKind, Spec};
+use crate::error::{Kind, Problem};
+use crate::ledger::JobState;
+use crate::runtime::control::{Reply, Request, Status};
+use crate::ui::words::count;
+use clap::Args;
+use std::time::Duration;
+
+/// Start a cluster: its server on this host, and jobs that run its workers
+///
+/// Returns when the server answers, not when jobs start: in a queue that can take hours. A second
+/// `up` of a running cluster changes nothing; with other options it is refused.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dcluster up                                          on this machine
+  dcluster up --backend slurm --cores 24 --memory 100GB --queue regular --walltime 4h --jobs 10
+  dcluster up --profile big --wait 1                   return when one job is up")]
+pub(super) struct UpArgs {
+    #[command(flatten)]
+    cluster: ClusterOption,
+    #[command(flatten)]
+    pool: PoolOptions,
+    /// Return when so many jobs are up.
+    #[arg(long, value_name = "JOBS")]
+    wait: Option<u32>,
+    /// Take the cluster over from a server that does not answer, without waiting for proof that it is dead.
+    ///
+    /// Safe: a former server that still lives notices before it does anything, and stops.
+    #[arg(long)]
+    take_over: bool,
+}
+
+pub(super) fn run(args: &UpArgs, context: &Context) -> Result<u8, Problem> {
+    let resolved = context.resolve(&args.cluster, &args.pool)?;
+    let folder = Folder::of(&context.state()?, &resolved.name);
+    let done = async {
+        let (mut client, news) = up(&folder, &resolved, args.take_over, context).await?;
+        if let Some(jobs) = args.wait {
+            wait_for_jobs(&mut client, jobs, context).await?;
+        }
+        let status = status(&mut client).await?;
+        Ok((news, status))
+    };
+    let (news, status) = context.block_on(done, interrupted)?;
+    if context.printer.json {
+        context.printer.data_json(&super::status::view(&folder, resolved.spec.backend, &status))?;
+        return Ok(0);
+    }
+    report(&folder, &resolved.spec, news, &status, context);
+    Ok(0)
+}
+
+/// What `up` found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum News {
+    /// It made or reopened the cluster.
+    Started,
+    /// The cluster was up.
+    Running,
+    /// The server was gone, and is back.
+    Revived,
+}
+
+/// Brings a cluster up, or joins it.
+pub(super) async fn up(folder: &Folder, resolved: &Resolved, take_over: bool, context: &Context) -> Result<(Client, News), Problem> {
+    let mut found = condition(folder)?;
+    if found == Condition::Missing {
+        check_reach(&resolved.spec, context)?;
+        if folder.create(&resolved.spec, &context.environment())? {
+            start_server(folder, true, take_over, context).await?;
+            return Ok((connect(folder, context).await?, News::Started));
+        }
+        found = Condition::Up;
+    }
+    folder.open()?;
+    if found == Condition::Down {
+        check_reach(&resolved.spec, context)?;
+        rewrite(folder, &resolved.spec, &context.environment())?;
+        start_server(folder, true, take_over, context).await?;
+        return Ok((connect(folder, context).await?, News::Started));
+    }
+    let news = match Client::connect(folder).await {
+        Ok(_) if !take_over => News::Running,
+        Err(Some(problem)) => return Err(problem),
+        _ => News::Revived,
+    };
+    let differences = differences(&folder.spec()?, &resolved.spec);
+    if !differences.is_empty() {
+        return Err(Problem::new(Kind::Usage, format!("cluster {} is up with other options", folder.name()))
+            .done("nothing was changed")
+            .why(differences.join("; "))
+            .fix("dcluster scale N  changes the number of jobs")
+            .fix("dcluster down, then up  changes the rest; or up --name OTHER"));
+    }
+    if news == News::Revived {
+        start_server(folder, false, take_over, context).await?;
+    }
+    Ok((connect(folder, context).await?, news))
+}
+
+fn rewrite(folder: &Folder, spec: &Spec, environment: &[u8]) -> Result<(), Problem> {
+    let bytes = serde_json::to_vec_pretty(spec).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    folder.write("spec", &bytes).and_then(|()| folder.write("env.sh", environment)).map_err(|error| {
+        Problem::new(Kind::Unreachable, format!("cannot write into {}", folder.path().display())).says(error.to_string()).done("nothing was started")
+    })
+}
+
+/// Refuses what cannot work before anything is made.
+fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
+    if spec.backend == BackendKind::Slurm {
+        for program in ["sbatch", "squeue", "scancel"] {
+            if !context.variables.has_program(program) {
+                return Err(Problem::new(Kind::Unreachable, format!("there is no {program} on the PATH"))
+                    .done("nothing was started")
+                    .why("the slurm backend starts jobs with Slurm's own commands")
+                    .fix("on a login node: module load slurm, or add its folder to PATH")
+                    .fix("on this machine alone: dcluster up --backend local"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says what differs between two specifications, `then → now`, by field.
+fn differences(then: &Spec, now: &Spec) -> Vec<String> {
+    let flat = |spec: &Spec| {
+        let mut fields = std::collections::BTreeMap::new();
+        if let Ok(serde_json::Value::Object(object)) = serde_json::to_value(spec) {
+            for (name, value) in object {
+                match value {
+                    serde_json::Value::Object(inner) if name == "pool" => fields.extend(inner),
+                    value => {
+                        fields.insert(name, value);
+                    }
+                }
+            }
+        }
+        fields
+    };
+    let (then, now) = (flat(then), flat(now));
+    then.iter()
+        .filter(|(name, value)| now.get(*name) != Some(value))
+        .map(|(name, value)| format!("{name}: {value} is up, {} was asked", now.get(name).unwrap_or(&serde_json::Value::Null)))
+        .collect()
+}
+
+pub(super) async fn status(client: &mut Client) -> Result<Box<Status>, Problem> {
+    match client.ask(Request::Status).await? {
+        Reply::Status(status) => Ok(status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Waits until so many jobs are up, telling what it waits for when that changes.
+pub(super) async fn wait_for_jobs(client: &mut Client, jobs: u32, context: &Context) -> Result<(), Problem> {
+    let mut told = String::new();
+    loop {
+        let status = status(client).await?;
+        let up = status.jobs.iter().filter(|job| matches!(job.state, JobState::Up | JobState::Draining)).count();
+        if up >= jobs as usize {
+            return Ok(());
+        }
+        if let Some(trouble) = &status.trouble
+            && status.jobs.iter().all(|job| !job.live())
+        {
+            return Err(Problem::new(Kind::Unreachable, "no job could be started").says(trouble.clone()).done("the server is up; nothing runs").fix("dcluster events").fix("dcluster down"));
+        }
+        let waiting = status.jobs.iter().rev().find(|job| job.live() && !job.reason.is_empty());
+        let why = waiting.map(|job| format!(": job {} {}", job.seq.0, job.reason)).unwrap_or_default();
+        let text = format!("{up} of {} up{why}", count(u64::from(jobs), "job"));
+        if text != told {
+            context.printer.note(&text);
+            told = text;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &Context) {
+    let flag = super::connect::cluster_flag(folder);
+    let name = folder.name();
+    let jobs = count(u64::from(status.wanted), "job");
+    let cores = count(u64::from(spec.pool.cores), "core");
+    match news {
+        News::Running => {
+            let up = status.jobs.iter().filter(|job| job.live()).count();
+            context.printer.note(&format!("cluster {name} is up already, with the same options: {} of {jobs} live", up));
+        }
+        News::Revived => context.printer.note(&format!("the server of cluster {name} was gone and is back; jobs and tasks went on")),
+        News::Started => {
+            let place = match spec.backend {
+                BackendKind::Local => "on this machine",
+                BackendKind::Slurm => "asked from Slurm",
+            };
+            context.printer.note(&format!("cluster {name} is up: {jobs} of {cores} {place}"));
+            if status.tasks.unfinished() > 0 {
+                context.printer.note(&format!("{} of before go on", count(status.tasks.unfinished(), "task")));
+            }
+        }
+    }
+    context.printer.note(&format!(
+        "  dcluster map{flag} 'gzip {{}}' ::: *.nc   run a command on every file\n  dcluster status{flag}                     look at it\n  dcluster down{flag}                       end it"
+    ));
+}

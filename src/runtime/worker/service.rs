@@ -1,0 +1,272 @@
+//! The loop of a worker process: connects [`Session`] and [`Executor`] to sockets, signals and the
+//! clock. One thread; the executor owns all child processes.
+
+use super::{Executor, ExecutorOptions, Millis, Session, SessionOptions, SessionSignal, WorkerAction};
+use crate::cluster::Folder;
+use crate::error::{Kind, Problem};
+use crate::runtime::dial::dial;
+use crate::runtime::ids::JobName;
+use crate::runtime::protocol::{Capacity, EndReport, Outcome, ServerMessage, Usage, WorkerMessage};
+use crate::runtime::transport::{Channel, FRAME_BYTES_MAX, Role};
+use crate::server::clock;
+use crate::template::Template;
+use bstr::BString;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Between TERM and KILL for a task that is killed by the user or by its time limit.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+const ORPHAN_GRACE: Millis = 10_000;
+/// How long leftovers are fought at the end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How a worker is started.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The cluster folder.
+    pub folder: Folder,
+    /// The job it runs in; `None` = joined by hand.
+    pub job: Option<JobName>,
+    /// What it offers.
+    pub capacity: Capacity,
+    /// Ids of its GPUs.
+    pub gpus: Vec<String>,
+    /// Seconds until its walltime ends, if it knows.
+    pub walltime_left: Option<u64>,
+    /// Seconds before the end of the walltime at which it drains.
+    pub drain_lead_seconds: u64,
+    /// Seconds it lives on without a server.
+    pub orphan_timeout_seconds: u64,
+    /// Its own environment, for the tasks.
+    pub environment: BTreeMap<BString, BString>,
+}
+
+/// What the network side tells the loop.
+enum FromServer {
+    Connected(mpsc::UnboundedSender<WorkerMessage>, SocketAddr),
+    Messages(Vec<ServerMessage>),
+    Gone(String),
+}
+
+struct Service {
+    session: Session,
+    executor: Executor,
+    folder: Folder,
+    outgoing: Option<mpsc::UnboundedSender<WorkerMessage>>,
+    connection: Option<tokio::task::JoinHandle<()>>,
+    to_self: mpsc::UnboundedSender<FromServer>,
+    good_address: Option<SocketAddr>,
+    leave: Option<(i32, String)>,
+}
+
+fn render(template: &BString, inputs: &[BString], element: u32) -> Result<Vec<BString>, String> {
+    let parsed = Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
+    Ok(parsed.render(inputs, u64::from(element) + 1).argv())
+}
+
+/// Runs a worker until it leaves; returns its exit code and why it left.
+///
+/// # Errors
+///
+/// If it cannot even begin.
+pub fn run(options: WorkerOptions) -> Result<(i32, String), Problem> {
+    crate::cluster::private_umask();
+    let internal = |what: &str, error: std::io::Error| Problem::new(Kind::Internal, what.to_owned()).says(error.to_string());
+    let executor = Executor::new(ExecutorOptions {
+        cluster_folder: options.folder.path().to_owned(),
+        cluster_name: options.folder.name().to_owned(),
+        job: options.job.clone(),
+        environment: options.environment.clone(),
+        gpus: options.gpus.clone(),
+        kill_grace: KILL_GRACE,
+        render,
+    })
+    .map_err(|error| internal("cannot prepare to start tasks", error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| internal("cannot start the event loop", error))?;
+    let nonce = crate::cluster::random()?;
+    let seed = u64::from_le_bytes(nonce[..8].try_into().expect("eight of sixteen bytes"));
+    let session = Session::new(
+        SessionOptions {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            job: options.job,
+            nonce: nonce.iter().map(|byte| format!("{byte:02x}")).collect(),
+            node: clock::host(),
+            pid: std::process::id(),
+            capacity: options.capacity,
+            walltime_left: options.walltime_left.map(|seconds| seconds * 1000),
+            drain_lead: options.drain_lead_seconds * 1000,
+            orphan_grace: ORPHAN_GRACE,
+            orphan_timeout: options.orphan_timeout_seconds * 1000,
+            seed,
+        },
+        clock::boot_milliseconds(),
+    );
+    let (to_self, from_server) = mpsc::unbounded_channel();
+    let service = Service {
+        session,
+        executor,
+        folder: options.folder,
+        outgoing: None,
+        connection: None,
+        to_self,
+        good_address: None,
+        leave: None,
+    };
+    runtime.block_on(service.serve(from_server)).map_err(|error| internal("the worker's loop failed", error))
+}
+
+impl Service {
+    async fn serve(mut self, mut from_server: mpsc::UnboundedReceiver<FromServer>) -> std::io::Result<(i32, String)> {
+        let mut children = signal(SignalKind::child())?;
+        let mut ends = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        let mut warnings = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+        let first = self.session.on_tick(clock::boot_milliseconds());
+        self.carry_out(first);
+        while self.leave.is_none() {
+            let wakeup = [self.session.next_tick(), self.executor.next_deadline()].into_iter().flatten().min();
+            let wait = wakeup.map_or(60_000, |at| at.saturating_sub(clock::boot_milliseconds()).min(60_000));
+            let mut actions = Vec::new();
+            tokio::select! {
+                biased;
+                Some(what) = from_server.recv() => actions = self.on_server(what),
+                _ = children.recv() => {}
+                () = any(&mut ends) => actions = self.session.on_signal(SessionSignal::Terminate, clock::boot_milliseconds()),
+                () = any(&mut warnings) => actions = self.session.on_signal(SessionSignal::Warning, clock::boot_milliseconds()),
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            }
+            self.carry_out(actions);
+            let now = clock::boot_milliseconds();
+            self.executor.on_deadline(now);
+            for report in self.executor.on_child_signal(now) {
+                let actions = self.session.on_ended(report);
+                self.carry_out(actions);
+            }
+            let actions = self.session.on_tick(now);
+            self.carry_out(actions);
+        }
+        let (code, reason) = self.leave.take().unwrap_or_default();
+        self.executor.kill_descendants(PATIENCE, clock::boot_milliseconds());
+        // What was said last must reach the server: the connection ends when all is written.
+        drop(self.outgoing.take());
+        if let Some(connection) = self.connection.take() {
+            let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+        }
+        Ok((code, reason))
+    }
+
+    fn on_server(&mut self, what: FromServer) -> Vec<WorkerAction> {
+        let now = clock::boot_milliseconds();
+        match what {
+            FromServer::Connected(outgoing, address) => {
+                self.outgoing = Some(outgoing);
+                self.good_address = Some(address);
+                self.session.on_connected(now)
+            }
+            FromServer::Messages(messages) => {
+                let mut actions = Vec::new();
+                for message in messages {
+                    let more = self.session.on_message(message, now);
+                    // Each message's actions before the next message: a start must be known to a kill.
+                    self.carry_out(more);
+                    if self.leave.is_some() {
+                        break;
+                    }
+                }
+                actions.append(&mut self.session.on_tick(now));
+                actions
+            }
+            FromServer::Gone(reason) => {
+                tracing::debug!(reason, "no connection");
+                self.outgoing = None;
+                self.session.on_disconnected(now)
+            }
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<WorkerAction>) {
+        let now = clock::boot_milliseconds();
+        for action in actions {
+            match action {
+                WorkerAction::Dial => self.dial(),
+                WorkerAction::Send(message) => {
+                    if let Some(outgoing) = &self.outgoing {
+                        // A connection that is gone is reported on its own.
+                        let _ = outgoing.send(message);
+                    }
+                }
+                WorkerAction::Disconnect { reason } => {
+                    tracing::info!(reason, "disconnecting");
+                    self.outgoing = None;
+                    if let Some(connection) = self.connection.take() {
+                        connection.abort();
+                    }
+                    let more = self.session.on_disconnected(now);
+                    self.carry_out(more);
+                }
+                WorkerAction::StartTask { task, run, body, input } => {
+                    let more = match self.executor.start(task, run, &body, &input, now) {
+                        Ok(_) => self.session.on_started(task, run),
+                        Err(error) => {
+                            let outcome = Outcome::from(error);
+                            self.session.on_ended(EndReport { task, run, outcome, usage: Usage::default() })
+                        }
+                    };
+                    self.carry_out(more);
+                }
+                WorkerAction::KillTask { run } => self.executor.kill(run, now),
+                WorkerAction::InterruptAll { grace } => self.executor.interrupt_all(Duration::from_millis(grace), now),
+                WorkerAction::Leave { code, reason } => {
+                    self.leave = Some((code, reason));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Starts a connection of its own task; addresses and key are read anew, since a restarted server has others.
+    fn dial(&mut self) {
+        let (folder, to_self, first) = (self.folder.clone(), self.to_self.clone(), self.good_address);
+        self.connection = Some(tokio::spawn(async move {
+            let ended = converse(&folder, &to_self, first).await;
+            let reason = ended.map_or_else(|error| error, |()| "the server closed the connection".to_owned());
+            // The loop is gone only when the worker ends.
+            let _ = to_self.send(FromServer::Gone(reason));
+        }));
+    }
+}
+
+async fn any(signals: &mut [Signal; 2]) {
+    let [one, two] = signals;
+    tokio::select! { _ = one.recv() => {}, _ = two.recv() => {} }
+}
+
+async fn converse(folder: &Folder, to_loop: &mpsc::UnboundedSender<FromServer>, first: Option<SocketAddr>) -> Result<(), String> {
+    let access = folder.access(Role::Worker).map_err(|problem| problem.what)?;
+    let (stream, address) = dial(&access, first).await.map_err(|error| error.to_string())?;
+    let (mut to, mut from) = Channel::new(stream, FRAME_BYTES_MAX).split();
+    let (sender, mut outgoing) = mpsc::unbounded_channel();
+    to_loop.send(FromServer::Connected(sender, address)).map_err(|error| error.to_string())?;
+    let write = async {
+        let mut batch = Vec::new();
+        while outgoing.recv_many(&mut batch, 4096).await > 0 {
+            to.send(&batch).await?;
+            batch.clear();
+        }
+        to.close().await
+    };
+    let read = async {
+        while let Some(messages) = from.receive::<ServerMessage>().await? {
+            if to_loop.send(FromServer::Messages(messages)).is_err() {
+                break;
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    tokio::select! { ended = write => ended, ended = read => ended }.map_err(|error| error.to_string())
+}
