@@ -233,7 +233,8 @@ impl Oracle {
     ) {
         let old = self.hosts.remove(&worker);
         let drains = old.as_ref().is_some_and(|h| h.drains);
-        for (run, task) in old.map_or(BTreeMap::new(), |h| h.runs) {
+        let known = old.map_or(BTreeMap::new(), |h| h.runs);
+        for (run, task) in known.clone() {
             if self.tasks[&task].doing == Doing::Running(worker, run)
                 && !running.contains(&(task, run))
             {
@@ -245,7 +246,8 @@ impl Oracle {
         running.sort_unstable_by_key(|(_, run)| *run);
         for (task, run) in running {
             runs.insert(run, task);
-            if self.is_ready(task) {
+            // A known run of a ready task was told to end before the task became ready.
+            if self.is_ready(task) && !known.contains_key(&run) {
                 self.set(task, Doing::Running(worker, run));
             } else if self.tasks[&task].doing != Doing::Running(worker, run) {
                 out.push(Action::Kill { worker, task, run });

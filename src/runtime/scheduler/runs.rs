@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     /// Whether a run goes on: it is expected, or its task is ready. Other runs of known tasks still
-    /// occupy the worker until they have ended.
+    /// occupy the worker until they have ended; one that was told to end once stays so.
     fn recognise(&mut self, worker: WorkerId, task: TaskId, run: RunId) -> bool {
         let expected = self.fleet.get(worker).and_then(|w| w.runs().get(&run));
         if let Some(expected) = expected {

@@ -445,7 +445,8 @@ fn agrees_with_the_oracle() {
     if let Ok(seed) = std::env::var("SEED") {
         return simulate(seed.parse().expect("a number"));
     }
-    for seed in 0..24 {
+    // 2317: a run told to end is listed after its task has become ready again.
+    for seed in (0..16).chain([2317]) {
         simulate(seed);
     }
 }
