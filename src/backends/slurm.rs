@@ -37,6 +37,7 @@ const ACCOUNTING_SINCE: &str = "now-8days";
 const FOREIGN: &[&str] = &[
     "SBATCH_ARRAY_INX",
     "SBATCH_CPUS_PER_TASK",
+    "SBATCH_ERROR",
     "SBATCH_EXPORT",
     "SBATCH_GET_USER_ENV",
     "SBATCH_GRES",
@@ -77,8 +78,10 @@ const FOREIGN: &[&str] = &[
     "SQUEUE_STATES",
     "SQUEUE_USERS",
 ];
+/// Whether the pool gives a value.
+type Given = fn(&JobHome) -> bool;
 /// As [`FOREIGN`], but wanted as a default where the pool gives none.
-const DEFAULTS: &[(&str, fn(&JobHome) -> bool)] = &[
+const DEFAULTS: &[(&str, Given)] = &[
     ("SBATCH_ACCOUNT", |home| home.pool.account.is_some()),
     ("SBATCH_CONSTRAINT", |home| home.pool.constraint.is_some()),
     ("SBATCH_PARTITION", |home| home.pool.queue.is_some()),

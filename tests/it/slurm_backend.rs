@@ -263,7 +263,7 @@ async fn never_starts() {
     })
     .await;
     assert!(meaning(&reason).unwrap().never, "{reason}");
-    backend.cancel(&[job.clone()]).await.unwrap();
+    backend.cancel(std::slice::from_ref(&job)).await.unwrap();
     ended(&backend, &job).await;
 }
 
