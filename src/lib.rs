@@ -5,6 +5,7 @@
 //! files, clap or the clock.
 
 pub mod backends;
+pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;

@@ -1,2 +1,11 @@
-//! dcluster.
-fn main() {}
+//! The `dcluster` program.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .expect("nothing else has installed a provider before main");
+    ExitCode::from(dcluster::cli::run(dcluster::cli::Cli::parse()))
+}

@@ -123,16 +123,20 @@ mod tests {
 
     #[test]
     fn leads_its_own_session_with_three_descriptors() {
-        let output = new_session(Command::new("bash").args([
-            "-c",
-            "read -r stat < /proc/self/stat; set -- ${stat##*) }; echo $$ $4; ls /proc/$$/fd",
-        ]))
-        .output()
-        .unwrap();
+        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+        let inheritable = std::fs::File::open("/dev/null").unwrap();
+        fcntl(&inheritable, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let script = "read -r stat < /proc/$$/stat; set -- ${stat##*) }; echo $$ $4; \
+            for fd in /proc/$$/fd/*; do echo ${fd##*/}; done";
+        let output = new_session(Command::new("bash").args(["-c", script]))
+            .output()
+            .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let mut words = text.split_whitespace();
-        assert_eq!(words.next(), words.next(), "{text}");
-        let rest: Vec<_> = words.filter(|w| *w != "255").collect(); // bash's copy of the script
-        assert_eq!(rest, ["0", "1", "2"]);
+        let words: Vec<_> = text.split_whitespace().collect();
+        assert_eq!(words[0], words[1], "{text}");
+        // The shell opens the folder to list it, under the first free number.
+        let left = words[2..].iter().filter(|fd| **fd != "3").count();
+        assert_eq!(left, 3, "{text}");
+        drop(inheritable);
     }
 }

@@ -21,6 +21,7 @@ use crate::cluster::{Folder, Identity};
 use crate::config::spec::{BackendKind, Spec};
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use async_trait::async_trait;
 
@@ -174,4 +175,18 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
     })
+}
+
+/// Returns where the output of a job's script may lie, the likeliest first: which it is depends on the
+/// backend and on how many jobs one submit command started.
+pub fn job_logs(folder: &Path, letters: &str, job: JobSeq) -> impl Iterator<Item = PathBuf> {
+    let own = folder.join("jobs").join(JobName::new(letters, job).as_str()).join("log");
+    let single = folder.join(render::slurm_log(&JobName::new(letters, job), 1, 0));
+    let folder = folder.to_owned();
+    let letters = letters.to_owned();
+    let in_arrays = (1..=job.0).rev().map(move |first| {
+        let array = JobName::new(&letters, JobSeq(first));
+        folder.join(render::slurm_log(&array, u32::MAX, job.0 - first))
+    });
+    [own, single].into_iter().chain(in_arrays)
 }

@@ -10,12 +10,14 @@ pub mod reasons;
 
 use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray};
 use crate::backends::render::{self, JobHome, RenderInput};
-use crate::backends::{Backend, BackendError, ErrorClass, JobRef, Observation, Submit, folder};
+use crate::backends::{
+    Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder,
+};
 use crate::config::spec::BackendKind;
-use crate::runtime::ids::NativeId;
+use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use async_trait::async_trait;
 use errors::Verb;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ const ACCOUNTING_SINCE: &str = "now-8days";
 const FOREIGN: &[&str] = &[
     "SBATCH_ARRAY_INX",
     "SBATCH_CPUS_PER_TASK",
+    "SBATCH_ERROR",
     "SBATCH_EXPORT",
     "SBATCH_GET_USER_ENV",
     "SBATCH_GRES",
@@ -75,8 +78,10 @@ const FOREIGN: &[&str] = &[
     "SQUEUE_STATES",
     "SQUEUE_USERS",
 ];
+/// Whether the pool gives a value.
+type Given = fn(&JobHome) -> bool;
 /// As [`FOREIGN`], but wanted as a default where the pool gives none.
-const DEFAULTS: &[(&str, fn(&JobHome) -> bool)] = &[
+const DEFAULTS: &[(&str, Given)] = &[
     ("SBATCH_ACCOUNT", |home| home.pool.account.is_some()),
     ("SBATCH_CONSTRAINT", |home| home.pool.constraint.is_some()),
     ("SBATCH_PARTITION", |home| home.pool.queue.is_some()),
@@ -85,6 +90,17 @@ const DEFAULTS: &[(&str, fn(&JobHome) -> bool)] = &[
         home.pool.walltime_seconds.is_some()
     }),
 ];
+
+/// What every submit command says beside the script: print the id alone, and show nobody our environment.
+const SUBMIT_OPTIONS: [&str; 2] = ["--parsable", "--export=NIL"];
+
+/// Returns the submit command of the first jobs of a cluster, as a person would type it.
+pub fn submit_line(home: &JobHome, letters: &str) -> String {
+    let script = home.job_folder(&JobName::new(letters, JobSeq(1))).join("script.sh");
+    let script = script.to_string_lossy();
+    let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
+    format!("sbatch {} {script}", SUBMIT_OPTIONS.join(" "))
+}
 
 /// The Slurm of this host.
 #[derive(Debug)]
@@ -177,7 +193,7 @@ impl Backend for Slurm {
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let array = JobArray::of(&submit.jobs);
         let script = self.script(array)?;
-        let mut call = self.call("sbatch").args(["--parsable", "--export=NIL"]);
+        let mut call = self.call("sbatch").args(SUBMIT_OPTIONS);
         call = call.timeout(SUBMIT_TIMEOUT).env("SLURM_UMASK", "0077");
         let given = DEFAULTS.iter().filter(|(_, given)| given(&self.home));
         call = call.without(given.map(|(name, _)| *name));
@@ -213,7 +229,7 @@ impl Backend for Slurm {
             }
             _ => self.squeue(["-u", &user()]).await?,
         };
-        Ok(of(jobs, observations))
+        Ok(of(Source::Listing, jobs, observations))
     }
 
     async fn find(&self) -> Result<Vec<Observation>, BackendError> {
@@ -232,7 +248,7 @@ impl Backend for Slurm {
         for ids in arrays(jobs).chunks(IDS_LIMIT) {
             observations.extend(self.sacct(&["-j", &ids.join(",")]).await?);
         }
-        Ok(of(jobs, observations))
+        Ok(of(Source::Accounting, jobs, observations))
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
@@ -268,15 +284,61 @@ fn arrays(jobs: &[JobRef]) -> Vec<&str> {
     ids.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Where what is said of jobs comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    /// `squeue -t all`: one moment's whole truth.
+    Listing,
+    /// `sacct`: some of it comes late.
+    Accounting,
+}
+
 /// Those observations that are of these jobs: ids may be used again by Slurm, names are not.
-fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
+///
+/// An element that is cancelled before it starts vanishes without a trace (22.05.8, capture
+/// squeue_after_elem_cancel); when the last one does, the array stays as one job `71`. So an element that is
+/// not listed while its array is, is over.
+fn of(source: Source, jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
     let wanted: HashMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
+    let arrays: HashSet<String> = observations
+        .iter()
+        .filter_map(|o| match (source, o.id.0.split_once('_'), &o.state) {
+            (Source::Listing, Some((array, _)), _) => Some(array.to_owned()),
+            (_, None, Observed::Ended { .. }) => Some(o.id.0.clone()),
+            _ => None,
+        })
+        .collect();
     let ours = |o: &Observation| match wanted.get(&o.name) {
         Some(Some(id)) => *id == o.id,
         Some(None) => true,
         None => false,
     };
-    observations.into_iter().filter(ours).collect()
+    let mut seen: Vec<_> = observations.into_iter().filter(ours).collect();
+    let ids: HashSet<_> = seen.iter().map(|o| o.id.clone()).collect();
+    for job in jobs {
+        let Some(id) = job.id.as_ref().filter(|id| !ids.contains(id)) else {
+            continue;
+        };
+        if id
+            .0
+            .split_once('_')
+            .is_some_and(|(array, _)| arrays.contains(array))
+        {
+            seen.push(Observation {
+                name: job.name.clone(),
+                id: id.clone(),
+                state: Observed::Ended {
+                    how: EndedHow::Cancelled,
+                    exit_code: None,
+                },
+                reason: "not listed while its array is: cancelled before it started, or long over"
+                    .to_owned(),
+                node: None,
+                seconds_left: None,
+            });
+        }
+    }
+    seen
 }
 
 async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
@@ -337,21 +399,50 @@ mod tests {
         assert_eq!(arrays(&jobs), ["71", "8"]);
     }
 
+    fn ids(source: Source, jobs: &[JobRef], text: &str) -> Vec<String> {
+        let seen = of(source, jobs, parse::listing("abcd", text));
+        let word = |o: &Observation| match o.state {
+            Observed::Ended { how, .. } => format!("{} {how:?}", o.id),
+            ref other => format!("{} {other:?}", o.id),
+        };
+        seen.iter().map(word).collect()
+    }
+
     #[test]
     fn a_reused_id_is_another_job() {
         let text = "71_0|RUNNING|1:00|n01|None|dcabcd-000001\n71_1|RUNNING|1:00|n01|None|dcabcd-000001\n\
             8|RUNNING|1:00|n01|None|dcabcd-000009\n9|RUNNING|1:00|n01|None|dcabcd-000004\n";
-        let seen = of(
-            &[
-                job(1, Some("71_0")),
-                job(2, Some("70")),
-                job(3, Some("8")),
-                job(4, None),
-            ],
-            parse::listing("abcd", text),
+        let jobs = [
+            job(1, Some("71_0")),
+            job(2, Some("70")),
+            job(3, Some("8")),
+            job(4, None),
+        ];
+        assert_eq!(
+            ids(Source::Listing, &jobs, text),
+            ["71_0 Running", "9 Running"]
         );
-        let ids: Vec<_> = seen.iter().map(|o| o.id.0.as_str()).collect();
-        assert_eq!(ids, ["71_0", "9"]);
+    }
+
+    #[test]
+    fn an_element_that_vanished_is_over() {
+        let jobs = [
+            job(1, Some("71_0")),
+            job(2, Some("71_1")),
+            job(3, Some("72_0")),
+        ];
+        let some = "71_0|PENDING|1:00||JobHeldUser|dcabcd-000001\n";
+        let listed = ids(Source::Listing, &jobs, some);
+        assert_eq!(listed, ["71_0 Pending", "71_1 Cancelled"]);
+        assert_eq!(ids(Source::Accounting, &jobs, some), ["71_0 Pending"]);
+        let none = "71|CANCELLED|1:00||JobHeldUser|dcabcd-000001\n";
+        for source in [Source::Listing, Source::Accounting] {
+            assert_eq!(
+                ids(source, &jobs, none),
+                ["71_0 Cancelled", "71_1 Cancelled"]
+            );
+        }
+        assert!(ids(Source::Listing, &jobs, "").is_empty());
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl Context {
         }
     }
 
+    /// Returns the same context that says only errors.
+    pub fn hushed(&self) -> Self {
+        Self { printer: Printer { verbosity: Verbosity::Quiet, ..self.printer }, variables: self.variables.clone(), progress: self.progress }
+    }
+
     /// Returns all layers of settings, with the flags of a command.
     pub fn layers(&self, cluster: &ClusterOption, pool: &PoolOptions) -> Result<Layers, Problem> {
         let mut layers = Sources::of_process(self.variables.clone())?.layers();

@@ -104,9 +104,12 @@ impl Fake {
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.home.folder.join(name)).unwrap_or_default()
     }
-    /// Writes a file of the folder.
+    /// Writes a file of the folder, all at once.
     pub(crate) fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.home.folder.join(name), text).unwrap();
+        let path = self.home.folder.join(name);
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, path).unwrap();
     }
     /// Returns what happened to a job.
     pub(crate) fn record(&self, job: &JobRef) -> String {

@@ -120,6 +120,21 @@ async fn forwards_signals_and_waits_for_the_worker() {
 }
 
 #[tokio::test]
+async fn signals_do_not_blur_the_exit_code() {
+    let (fake, backend) = start(|_| {});
+    let jobs = fake.submit(&backend, 1, 4).await;
+    for (job, code) in jobs.iter().zip([0, 7, 126, 127]) {
+        fake.ready(job).await;
+        fake.write(&format!("stop.{}", job.name), &code.to_string());
+        // Until the script is gone: some hit it while the worker ends.
+        while kill(script_pid(job), Signal::SIGUSR2).is_ok() {
+            tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+        }
+        assert_eq!(ended(&backend, job).await.state, exited(Some(code)));
+    }
+}
+
+#[tokio::test]
 async fn a_second_cancel_kills() {
     let (fake, backend) = start(|_| {});
     fake.write("stubborn", "");
@@ -254,6 +269,6 @@ async fn another_machine_says_nothing() {
     let id = job.id.as_mut().unwrap();
     id.0.replace_range(id.0.len() - 8.., "00000000");
     assert_eq!(backend.list(&[job]).await.unwrap(), []);
-    backend.cancel(&[own.clone()]).await.unwrap();
+    backend.cancel(std::slice::from_ref(&own)).await.unwrap();
     ended(&backend, &own).await;
 }

@@ -1,4 +1,5 @@
 //! Integration tests.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod fake_worker;
 mod local_backend;

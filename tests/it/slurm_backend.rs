@@ -4,6 +4,7 @@
 use crate::fake_worker::{Fake, ended, until};
 use dcluster::backends::sentinel::Sentinel;
 use dcluster::backends::slurm::Slurm;
+use dcluster::backends::slurm::reasons::meaning;
 use dcluster::backends::{Backend, BackendError, EndedHow, ErrorClass, JobRef, Observed, Submit};
 use dcluster::config::spec::PoolSpec;
 use dcluster::runtime::ids::{JobName, JobSeq, NativeId};
@@ -145,7 +146,13 @@ async fn a_life_on_slurm() {
     assert_eq!(state(&backend, &jobs[2]).await, Some(Observed::Running));
 
     // Accounting, once it has caught up (or never, where there is none).
-    if Command::new("sacct").arg("-n").status().unwrap().success() {
+    if Command::new("sacct")
+        .arg("-n")
+        .output()
+        .unwrap()
+        .status
+        .success()
+    {
         let account = until("accounting knows", async || {
             let known = backend.account(&jobs[..2]).await.unwrap();
             let over = known
@@ -200,6 +207,7 @@ async fn a_life_on_slurm() {
     backend.cancel(&[nobody]).await.unwrap();
 
     impossible_shapes().await;
+    never_starts().await;
     controller_stopped(&backend, &jobs[2]).await;
 
     backend.cancel(&jobs).await.unwrap();
@@ -220,7 +228,7 @@ async fn impossible_shapes() {
             "Requested node configuration is not available",
         ),
         (
-            |pool| pool.cores = 500,
+            |pool| pool.cores = 25,
             "Requested node configuration is not available",
         ),
         (
@@ -240,6 +248,23 @@ async fn impossible_shapes() {
         assert_eq!(error.class, ErrorClass::Permanent, "{error}");
         assert!(error.says.contains(says) && error.fix.is_some(), "{error}");
     }
+}
+
+/// More cores than all nodes have is accepted, and waits for ever.
+async fn never_starts() {
+    let Some((fake, backend)) = start(|pool| pool.cores = 500) else {
+        return;
+    };
+    let job = fake.submit(&backend, 1, 1).await.remove(0);
+    let reason = until("a reason", async || {
+        let seen = backend.list(std::slice::from_ref(&job)).await.unwrap();
+        let (state, reason) = seen.first()?.reason.split_once(' ')?;
+        (state == "PENDING").then(|| reason.to_owned())
+    })
+    .await;
+    assert!(meaning(&reason).unwrap().never, "{reason}");
+    backend.cancel(std::slice::from_ref(&job)).await.unwrap();
+    ended(&backend, &job).await;
 }
 
 async fn controller_stopped(backend: &Slurm, job: &JobRef) {

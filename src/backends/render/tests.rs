@@ -84,7 +84,6 @@ fn slurm_array() {
     dcluster_worker=
     dcluster_caught=
     dcluster_code=
-    dcluster_round=
 
     dcluster_say() { printf 'dcluster: %s\n' "$*" >&2; }
 
@@ -140,20 +139,18 @@ fn slurm_array() {
     module load cuda
     awk '{{print $1}}' ${X:-y}
     dcluster_code=$?
-    set +e +u
+    set +e +u +o posix
     dcluster_traps
     [ "$dcluster_code" = 0 ] || dcluster_say "the last command of the prologue failed with code $dcluster_code; the worker starts nevertheless"
     cd "$dcluster_folder" || exit 72
 
     "$dcluster_binary" worker --cluster-folder "$dcluster_folder" --job "$dcluster_job" &
     dcluster_worker=$!
+    # A trap interrupts `wait`: ask again. Outside POSIX mode bash remembers a status it has told already.
     while :; do
         dcluster_caught=
         wait "$dcluster_worker"
-        dcluster_last=$?
-        # 127 after an interrupted wait: the status was already taken, in the round before.
-        [ "$dcluster_last" = 127 ] && [ -n "$dcluster_round" ] || dcluster_code=$dcluster_last
-        dcluster_round=1
+        dcluster_code=$?
         [ -n "$dcluster_caught" ] || break
     done
     exit "$dcluster_code"
@@ -265,7 +262,6 @@ fn local_explained() {
     dcluster_worker=
     dcluster_caught=
     dcluster_code=
-    dcluster_round=
 
     dcluster_say() { printf 'dcluster: %s\n' "$*" >&2; }
 
@@ -323,13 +319,11 @@ fn local_explained() {
     # the worker, in the background: bash runs no trap while it waits for a foreground command
     "$dcluster_binary" worker --cluster-folder "$dcluster_folder" --job "$dcluster_job" &
     dcluster_worker=$!
+    # A trap interrupts `wait`: ask again. Outside POSIX mode bash remembers a status it has told already.
     while :; do
         dcluster_caught=
         wait "$dcluster_worker"
-        dcluster_last=$?
-        # 127 after an interrupted wait: the status was already taken, in the round before.
-        [ "$dcluster_last" = 127 ] && [ -n "$dcluster_round" ] || dcluster_code=$dcluster_last
-        dcluster_round=1
+        dcluster_code=$?
         [ -n "$dcluster_caught" ] || break
     done
     exit "$dcluster_code"

@@ -113,7 +113,11 @@ impl Core {
     }
 
     /// Returns a page of tasks and where the next one begins.
-    pub(super) fn task_page(
+    ///
+    /// # Errors
+    ///
+    /// If a task does not exist.
+    pub fn task_page(
         &self,
         selections: &[Selection],
         kinds: &[Kind],

@@ -1,0 +1,56 @@
+//! `dcluster render`.
+
+use super::Context;
+use crate::backends::render::{RenderInput, render_job_script};
+use crate::cluster::Folder;
+use crate::config::options::{ClusterOption, PoolOptions};
+use crate::config::spec::BackendKind;
+use crate::error::{Kind, Problem};
+use crate::runtime::ids::JobSeq;
+use clap::Args;
+use std::collections::BTreeMap;
+
+/// Print the job script and the submit command that `up` would use; nothing is submitted
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dcluster render --backend slurm --cores 24 --memory 100GB --queue regular --walltime 4h
+  dcluster render --profile big --jobs 10 --explain")]
+pub(super) struct RenderArgs {
+    #[command(flatten)]
+    cluster: ClusterOption,
+    #[command(flatten)]
+    pool: PoolOptions,
+    /// Say with every directive what it is and where its value came from.
+    #[arg(long)]
+    explain: bool,
+}
+
+pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
+    let resolved = context.resolve(&args.cluster, &args.pool)?;
+    let folder = Folder::of(&context.state()?, &resolved.name);
+    // A cluster that was never up has no letters yet; `up` draws them.
+    let letters = if folder.exists() { folder.open()?.letters } else { "wxyz".to_owned() };
+    let home = crate::backends::job_home(&folder, &letters, &resolved.spec)?;
+    let origins: BTreeMap<String, String> = resolved.values.iter().map(|shown| (shown.key.name().replace('-', "_"), shown.origin.to_string())).collect();
+    let jobs = resolved.spec.jobs.max(1);
+    let input = RenderInput {
+        home: &home,
+        backend: resolved.spec.backend,
+        first: JobSeq(1),
+        count: jobs,
+        explain: args.explain,
+        origins: Some(&origins),
+    };
+    let script = render_job_script(&input).map_err(|error| Problem::new(Kind::Config, "cannot render the job script").says(error.to_string()))?;
+    let command = match resolved.spec.backend {
+        BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
+        BackendKind::Slurm => crate::backends::slurm::submit_line(&home, &letters),
+    };
+    if context.printer.json {
+        context.printer.data_json(&serde_json::json!({ "backend": resolved.spec.backend, "jobs": jobs, "command": command, "script": script }))?;
+        return Ok(0);
+    }
+    context.printer.note(&format!("submit command: {command}"));
+    context.printer.data(script.trim_end())?;
+    Ok(0)
+}

@@ -1,0 +1,163 @@
+//! `dcluster worker`: by hand (`join`), and as job scripts start it.
+
+use super::Context;
+use crate::backends::leftovers::sweep;
+use crate::cluster::Folder;
+use crate::config::host::Facts;
+use crate::config::options::ClusterOption;
+use crate::config::units::{parse_duration, parse_size};
+use crate::error::{Kind, Problem};
+use crate::runtime::ids::JobName;
+use crate::runtime::protocol::Capacity;
+use crate::runtime::worker::{self, WorkerOptions};
+use bstr::BString;
+use clap::{Args, Subcommand};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Add this node to a running cluster by hand (worker join)
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, after_help = "Example:
+  dcluster worker join --cores 8")]
+pub(super) struct WorkerArgs {
+    #[command(subcommand)]
+    command: Option<WorkerCommand>,
+    /// The cluster folder.
+    #[arg(long, hide = true, value_name = "DIR")]
+    cluster_folder: Option<PathBuf>,
+    /// The job it runs in.
+    #[arg(long, hide = true, value_name = "NAME")]
+    job: Option<String>,
+    /// End what is left of the job's processes.
+    #[arg(long, hide = true)]
+    sweep: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum WorkerCommand {
+    Join(JoinArgs),
+}
+
+/// Add this node to a running cluster until Ctrl-C
+///
+/// For an allocation that you hold already (salloc, an interactive job), or a spare workstation on the
+/// same file system. Stays in the foreground; Ctrl-C interrupts its tasks, which run again elsewhere.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dcluster worker join
+  salloc --cpus-per-task 8 dcluster worker join --cores 8 --time 1h")]
+struct JoinArgs {
+    #[command(flatten)]
+    cluster: ClusterOption,
+    /// Cores to offer (default: those this process may use).
+    #[arg(long, visible_alias = "cpus", value_name = "N")]
+    cores: Option<u32>,
+    /// Memory to offer (default: all of this machine).
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// Leave after this time.
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
+}
+
+fn usage(what: impl Into<String>) -> Problem {
+    Problem::new(Kind::Usage, what)
+}
+
+pub(super) fn run(args: &WorkerArgs, context: &Context) -> Result<u8, Problem> {
+    match (&args.command, &args.cluster_folder, &args.job) {
+        (Some(WorkerCommand::Join(join)), ..) => join_cluster(join, context),
+        (None, None, Some(job)) if args.sweep => {
+            let name = job_name(job)?;
+            let swept = sweep(&name);
+            if swept.found > 0 {
+                context.printer.note(&format!("{} processes of job {name} were left over; {} could not be ended", swept.found, swept.left));
+            }
+            Ok(u8::from(swept.left > 0))
+        }
+        (None, Some(folder), Some(job)) => in_job(&Folder::at(folder), job_name(job)?, context),
+        _ => Err(usage("nothing to do").fix("dcluster worker join")),
+    }
+}
+
+fn job_name(text: &str) -> Result<JobName, Problem> {
+    let letters = text.strip_prefix("dc").and_then(|rest| rest.get(..4)).unwrap_or_default();
+    JobName::parse(letters, text).map(|(name, _)| name).ok_or_else(|| usage(format!("`{text}` is no name of a job")))
+}
+
+fn environment(context: &Context) -> std::collections::BTreeMap<BString, BString> {
+    let variables = context.variables.iter();
+    variables.map(|(name, value)| (BString::from(name.as_bytes()), BString::from(value.as_bytes()))).collect()
+}
+
+/// GPUs that the batch system gave this job.
+fn gpus(context: &Context) -> Vec<String> {
+    let listed = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"].into_iter().find_map(|name| context.variables.get(name));
+    let listed = listed.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
+    listed.split(',').filter(|id| !id.is_empty() && *id != "NoDevFiles").map(str::to_owned).collect()
+}
+
+fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Problem> {
+    super::server::start_log(context);
+    folder.open()?;
+    let spec = folder.spec()?;
+    let facts = Facts::of_host(&context.variables);
+    let ids = gpus(context);
+    let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };
+    let memory = spec.pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
+    let capacity = Capacity { cores: spec.pool.cores, memory_bytes: memory, gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX) };
+    let (code, reason) = worker::run(WorkerOptions {
+        folder: folder.clone(),
+        job: Some(job),
+        capacity,
+        gpus,
+        walltime_left: None,
+        drain_lead_seconds: spec.pool.drain_lead_seconds,
+        orphan_timeout_seconds: spec.orphan_timeout_seconds,
+        environment: environment(context),
+    })?;
+    tracing::info!(code, reason, "worker leaves");
+    Ok(u8::try_from(code).unwrap_or(1))
+}
+
+fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
+    let folder = context.folder(&args.cluster)?;
+    if super::connect::condition(&folder)? != super::connect::Condition::Up {
+        return Err(super::connect::not_up(&folder));
+    }
+    folder.open()?;
+    let spec = folder.spec()?;
+    let facts = Facts::of_host(&context.variables);
+    let size = |text: &String| {
+        parse_size(text).map_err(|error| {
+            let fix = error.fix();
+            usage(error.to_string()).location("--memory").fix(fix)
+        })
+    };
+    let seconds = |text: &String| {
+        parse_duration(text).map_err(|error| {
+            let fix = error.fix();
+            usage(error.to_string()).location("--time").fix(fix)
+        })
+    };
+    let walltime_left = args.time.as_ref().map(seconds).transpose()?;
+    let gpus = gpus(context);
+    let capacity = Capacity {
+        cores: args.cores.unwrap_or(facts.host_cores).max(1),
+        memory_bytes: args.memory.as_ref().map(size).transpose()?.or(facts.host_memory_bytes).unwrap_or(u64::MAX),
+        gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
+    };
+    context.printer.note(&format!("joining cluster {} with {}; Ctrl-C leaves", folder.name(), crate::ui::words::count(u64::from(capacity.cores), "core")));
+    let (code, reason) = worker::run(WorkerOptions {
+        folder,
+        job: None,
+        capacity,
+        gpus,
+        walltime_left,
+        drain_lead_seconds: spec.pool.drain_lead_seconds.min(walltime_left.unwrap_or(u64::MAX) / 4),
+        orphan_timeout_seconds: spec.orphan_timeout_seconds,
+        environment: environment(context),
+    })?;
+    context.printer.note(&format!("left: {reason}"));
+    Ok(u8::try_from(code).unwrap_or(1))
+}
