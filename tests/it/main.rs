@@ -1,1 +1,5 @@
 //! Integration tests.
+
+mod journal_crash;
+#[path = "../support/simdisk.rs"]
+mod simdisk;

@@ -172,7 +172,7 @@ fn scan(bytes: &[u8], part: Part, cluster_id: &str) -> Result<Scan, JournalError
     while scan.end < bytes.len() {
         let rest = &bytes[scan.end..];
         let Some((header, payload)) = Header::parse(rest)
-            .filter(|header| header.epoch == part.epoch && header.previous == previous)
+            .filter(|header| header.part == part && header.previous == previous)
             .filter(|header| first || header.sequence == scan.sequence + 1)
             .and_then(|header| Some((header, header.payload(rest)?)))
         else {
@@ -212,10 +212,10 @@ fn refuse_later_frames(bytes: &[u8], part: Part, scan: &Scan) -> Result<(), Jour
         let Some(header) = Header::parse(rest) else {
             continue;
         };
-        // The bad frame has the next number. Lower ones are old content of the blocks, or bytes of
-        // a journal that a user submitted as input.
+        // Frames of other parts are what the blocks held before: no sync promised anything yet. The
+        // bad frame has the next number; lower ones are bytes of a journal that was itself input.
         let lowest = scan.sequence + if at == scan.end { 1 } else { 2 };
-        let possible = header.epoch == part.epoch
+        let possible = header.part == part
             && header.sequence >= lowest
             && (scan.whole || at == scan.end || header.kind != Kind::Base);
         if !possible || header.payload(rest).is_none() {

@@ -143,7 +143,7 @@ fn older_parts_go_when_two_newer_bases_are_whole() {
 }
 
 #[test]
-fn foreign_and_renamed_parts_are_refused() {
+fn foreign_and_renamed_parts_do_not_read_as_ours() {
     let (root, disk) = temp();
     let mut journal = start(&disk, 1, &records(&["a"]));
     journal.append(&records(&["b"])).expect("append");
@@ -153,15 +153,20 @@ fn foreign_and_renamed_parts_are_refused() {
     ));
     let folder = root.path().join("journal");
     std::fs::copy(folder.join("1.1"), folder.join("1.2")).expect("copy");
-    assert!(matches!(
-        recover(&disk, ID, None),
-        Err(JournalError::Foreign { offset: 0, .. })
-    ));
+    // Frames of another part may be old content of the blocks of a part that never served.
+    let read = recover(&disk, ID, None).expect("recover");
+    assert_eq!(read.records, records(&["a", "b"]));
+    assert_eq!(read.unfinished.len(), 1);
+    // If there is nothing else, the lease tells that something is missing.
+    std::fs::rename(folder.join("1.1"), folder.join("saved")).expect("rename");
+    assert!(recover(&disk, ID, Some(&lease(4))).is_err());
+    std::fs::rename(folder.join("saved"), folder.join("1.1")).expect("rename");
     // Names that we never write do not count.
     std::fs::rename(folder.join("1.2"), folder.join("1.02")).expect("rename");
+    let read = recover(&disk, ID, None).expect("recover");
     assert_eq!(
-        recover(&disk, ID, None).expect("recover").records,
-        records(&["a", "b"])
+        (read.records, read.unfinished),
+        (records(&["a", "b"]), vec![])
     );
 }
 
@@ -206,7 +211,7 @@ fn any_bytes_are_read_without_panic() {
     let path = root.path().join("journal/1.1");
     let whole = std::fs::read(&path).expect("read");
     let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..2000 {
+    for _ in 0..300 {
         let mut bytes = whole.clone();
         for _ in 0..random.usize(1..6) {
             let at = random.usize(..bytes.len());

@@ -1,6 +1,6 @@
 //! Writing: one frame, one sync. An error condemns the part, never the server.
 
-use super::frame::{Kind, PAYLOAD_LIMIT, TooLarge, encode, pack};
+use super::frame::{Kind, PART_NUMBER_LIMIT, PAYLOAD_LIMIT, TooLarge, encode, pack};
 use super::recover::Position;
 use super::{JOURNAL_FOLDER, Part};
 use crate::runtime::disk::{Disk, DiskFile};
@@ -290,6 +290,10 @@ impl<D: Disk> Journal<D> {
             epoch: self.epoch,
             number: self.next_number,
         };
+        if part.number > PART_NUMBER_LIMIT {
+            let full = io::Error::other("this epoch has used up its numbers of parts");
+            return Err(StartError::io("create", part)(full));
+        }
         self.next_number += 1;
         let mut may_count = false;
         match self.build(part, base, &mut may_count) {
@@ -408,7 +412,7 @@ impl<D: Disk> Journal<D> {
 impl<F: DiskFile> Current<F> {
     /// Writes a frame at the end, not yet durable, and returns its length.
     fn write(&mut self, kind: Kind, sequence: u64, payload: &[u8]) -> io::Result<u64> {
-        let (frame, crc) = encode(kind, sequence, self.part.epoch, self.previous, payload);
+        let (frame, crc) = encode(kind, self.part, sequence, self.previous, payload);
         self.file.write_at(self.offset, &frame)?;
         self.previous = crc;
         Ok(frame.len() as u64)
