@@ -48,6 +48,8 @@ pub(crate) struct Model {
     pub(crate) random: fastrand::Rng,
     pub(crate) states: u64,
     pub(crate) violation: Option<String>,
+    /// Errors that stopped a server.
+    pub(crate) failures: Vec<String>,
     pub(crate) marks: BTreeSet<&'static str>,
 }
 
@@ -67,6 +69,7 @@ impl Model {
             random: fastrand::Rng::with_seed(seed),
             states: 0,
             violation: None,
+            failures: Vec::new(),
             marks: BTreeSet::new(),
         }
     }
@@ -224,7 +227,13 @@ impl<D: Disk + Clone> Server<D> {
         let (lease, before) = Lease::open(disk.clone(), holder, epoch)?;
         let recovered = match early {
             Some(early) => early,
-            None => read(before.as_ref())?,
+            // A successor may remove what we read: whatever that looks like, the fence explains it.
+            None => match read(before.as_ref()) {
+                Err(_) if lease.fence().is_err_and(|error| error.is_fenced()) => {
+                    return Err(Stop::Fenced);
+                }
+                other => other?,
+            },
         };
         let state = numbers(&recovered.records).ok_or(Stop::Failed("invented".to_owned()))?;
         {

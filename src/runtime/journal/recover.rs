@@ -98,7 +98,8 @@ struct Scan {
 }
 
 /// Reads the journal of the cluster. A server that takes over gives the lease as it was before its
-/// own slot, and calls this only after that slot is written.
+/// own slot, and calls this only after that slot is written. While another server writes, a part may
+/// vanish or grow under the reader: after an error, look at the fence first.
 pub fn recover<D: Disk>(
     disk: &D,
     cluster_id: &str,
