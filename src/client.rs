@@ -37,7 +37,8 @@ impl Client {
                 }
             }
         };
-        let mut client = Self { channel: Channel::new(stream, CLIENT_FRAME_BYTES_MAX), next: 1, cluster: folder.name().to_owned() };
+        let mut client =
+            Self { channel: Channel::new(stream, CLIENT_FRAME_BYTES_MAX), next: 1, cluster: folder.name().to_owned() };
         let hello = ClientHello { protocol: PROTOCOL_VERSION, version: env!("CARGO_PKG_VERSION").to_owned() };
         client.channel.send(&[ClientMessage::Hello(hello)]).await.map_err(|_| None)?;
         match client.channel.receive::<ClientReply>().await {
@@ -81,7 +82,9 @@ impl Client {
             .says(error.to_string())
             .done("what it had accepted is on disk and goes on");
         match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => problem.why("a message was larger than the 60 MiB a request may have"),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                problem.why("a message was larger than the 60 MiB a request may have")
+            }
             _ => problem.fix("dcluster status  (brings the server back)"),
         }
     }

@@ -79,22 +79,13 @@ fn broken(what: String) -> Problem {
 impl Folder {
     /// Returns the folder of the cluster `name`; it need not exist.
     pub fn of(state: &Path, name: &str) -> Self {
-        Self {
-            path: state.join(name),
-            name: name.to_owned(),
-        }
+        Self { path: state.join(name), name: name.to_owned() }
     }
 
     /// Returns the folder at a path (as given to server and worker).
     pub fn at(path: &Path) -> Self {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Self {
-            path: path.to_owned(),
-            name,
-        }
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { path: path.to_owned(), name }
     }
 
     /// Returns the names of the clusters in the state folder.
@@ -139,27 +130,17 @@ impl Folder {
     pub fn create(&self, spec: &Spec, environment: &[u8]) -> Result<bool, Problem> {
         let state = self.path.parent().unwrap_or(Path::new("/"));
         let fail = |error: &dyn std::fmt::Display| {
-            broken(format!(
-                "cannot create the cluster folder {}",
-                self.path.display()
-            ))
-            .says(error.to_string())
-            .done("nothing was started")
-            .fix("set DCLUSTER_STATE to a folder you can write that the nodes share")
+            broken(format!("cannot create the cluster folder {}", self.path.display()))
+                .says(error.to_string())
+                .done("nothing was started")
+                .fix("set DCLUSTER_STATE to a folder you can write that the nodes share")
         };
         make_private(state).map_err(|error| fail(&error))?;
         check_private(state, "the state folder")?;
         let random: [u8; 16] = random()?;
         let id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let letters: String = random
-            .iter()
-            .take(4)
-            .map(|byte| char::from(b'a' + byte % 26))
-            .collect();
-        let building = Self {
-            path: state.join(format!(".{}.{letters}", self.name)),
-            name: self.name.clone(),
-        };
+        let letters: String = random.iter().take(4).map(|byte| char::from(b'a' + byte % 26)).collect();
+        let building = Self { path: state.join(format!(".{}.{letters}", self.name)), name: self.name.clone() };
         let authority = Authority::create(&id).map_err(|error| fail(&error))?;
         let identity = Identity {
             format: FORMAT,
@@ -179,11 +160,7 @@ impl Folder {
             building.write("id", &serde_json::to_vec_pretty(&identity)?)?;
             match fs::rename(&building.path, &self.path) {
                 Ok(()) => sync_folder(state).map(|()| true),
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) =>
-                {
-                    Ok(false)
-                }
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => Ok(false),
                 Err(error) => Err(error),
             }
         };
@@ -200,26 +177,14 @@ impl Folder {
         check_private(&self.path, "the cluster folder")?;
         let bytes = self.read("id")?;
         let identity: Identity = serde_json::from_slice(&bytes).map_err(|error| {
-            broken(format!(
-                "the cluster folder {} is damaged",
-                self.path.display()
-            ))
-            .says(format!("id: {error}"))
-            .fix(format!(
-                "start afresh under another name, or move the folder away: mv {} …",
-                self.path.display()
-            ))
+            broken(format!("the cluster folder {} is damaged", self.path.display()))
+                .says(format!("id: {error}"))
+                .fix(format!("start afresh under another name, or move the folder away: mv {} …", self.path.display()))
         })?;
         if identity.format > FORMAT {
-            return Err(broken(format!(
-                "the cluster folder {} was made by a newer dcluster",
-                self.path.display()
-            ))
-            .says(format!(
-                "format {}; this version reads up to {FORMAT}",
-                identity.format
-            ))
-            .fix("use that version"));
+            return Err(broken(format!("the cluster folder {} was made by a newer dcluster", self.path.display()))
+                .says(format!("format {}; this version reads up to {FORMAT}", identity.format))
+                .fix("use that version"));
         }
         let here = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let there = fs::canonicalize(&identity.path).unwrap_or_else(|_| identity.path.clone());
@@ -230,10 +195,7 @@ impl Folder {
                 identity.path.display()
             ))
             .why("two servers of one cluster would start its jobs twice")
-            .fix(format!(
-                "use the original, or remove the copy: rm -r {}",
-                self.path.display()
-            )));
+            .fix(format!("use the original, or remove the copy: rm -r {}", self.path.display())));
         }
         Ok(identity)
     }
@@ -241,37 +203,19 @@ impl Folder {
     /// Reads a small file of ours, refusing one that others can read or that is a link.
     pub fn read(&self, file: &str) -> Result<Vec<u8>, Problem> {
         let path = self.path.join(file);
-        let fail = |error: io::Error| {
-            broken(format!("cannot read {}", path.display())).says(error.to_string())
-        };
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&path)
-            .map_err(fail)?;
+        let fail = |error: io::Error| broken(format!("cannot read {}", path.display())).says(error.to_string());
+        let opened =
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&path).map_err(fail)?;
         let meta = opened.metadata().map_err(fail)?;
         if meta.uid() != Uid::effective().as_raw() || meta.mode() & 0o077 != 0 {
-            return Err(broken(format!(
-                "refusing {}: others could read or change it",
-                path.display()
-            ))
-            .why(format!(
-                "owner {}, mode {:04o}; it must be yours and 0600",
-                meta.uid(),
-                meta.mode() & 0o7777
-            ))
-            .fix(format!("chmod 600 {}", path.display())));
+            return Err(broken(format!("refusing {}: others could read or change it", path.display()))
+                .why(format!("owner {}, mode {:04o}; it must be yours and 0600", meta.uid(), meta.mode() & 0o7777))
+                .fix(format!("chmod 600 {}", path.display())));
         }
         let mut bytes = Vec::new();
-        opened
-            .take(FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(fail)?;
+        opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(broken(format!(
-                "{} is larger than any file of ours",
-                path.display()
-            )));
+            return Err(broken(format!("{} is larger than any file of ours", path.display())));
         }
         Ok(bytes)
     }
@@ -300,21 +244,15 @@ impl Folder {
 
     /// Returns the specification the cluster was made with.
     pub fn spec(&self) -> Result<Spec, Problem> {
-        serde_json::from_slice(&self.read("spec")?).map_err(|error| {
-            broken(format!("{} is damaged", self.path.join("spec").display()))
-                .says(error.to_string())
-        })
+        serde_json::from_slice(&self.read("spec")?)
+            .map_err(|error| broken(format!("{} is damaged", self.path.join("spec").display())).says(error.to_string()))
     }
 
     /// Returns the authority, for the server alone.
     pub fn authority(&self, identity: &Identity) -> Result<Authority, Problem> {
-        let key = String::from_utf8(self.read("ca.key")?)
-            .map_err(|error| broken(format!("ca.key is damaged: {error}")))?;
-        Ok(Authority::load(
-            &identity.id,
-            identity.authority.clone(),
-            Secret::new(key),
-        ))
+        let key =
+            String::from_utf8(self.read("ca.key")?).map_err(|error| broken(format!("ca.key is damaged: {error}")))?;
+        Ok(Authority::load(&identity.id, identity.authority.clone(), Secret::new(key)))
     }
 
     /// Publishes where the server is: `access` for clients, `worker` for workers.
@@ -326,9 +264,7 @@ impl Folder {
         host: &str,
     ) -> Result<(), Problem> {
         for (file, role) in [("access", Role::Client), ("worker", Role::Worker)] {
-            let credential = authority
-                .issue(role)
-                .map_err(|error: KeyError| broken(error.to_string()))?;
+            let credential = authority.issue(role).map_err(|error: KeyError| broken(error.to_string()))?;
             let access = AccessFile {
                 format: FORMAT,
                 id: identity.id.clone(),
@@ -341,8 +277,7 @@ impl Folder {
             };
             let bytes = zeroize::Zeroizing::new(serde_json::to_vec(&access).unwrap_or_default());
             self.write(file, &bytes).map_err(|error| {
-                broken(format!("cannot write {}", self.path.join(file).display()))
-                    .says(error.to_string())
+                broken(format!("cannot write {}", self.path.join(file).display())).says(error.to_string())
             })?;
         }
         Ok(())
@@ -350,11 +285,7 @@ impl Folder {
 
     /// Reads where the server is, as a client or a worker.
     pub fn access(&self, role: Role) -> Result<Access, Problem> {
-        let file = if role == Role::Worker {
-            "worker"
-        } else {
-            "access"
-        };
+        let file = if role == Role::Worker { "worker" } else { "access" };
         let bytes = zeroize::Zeroizing::new(self.read(file)?);
         let access: AccessFile = serde_json::from_slice(&bytes).map_err(|error| {
             broken(format!("{} is damaged", self.path.join(file).display())).says(error.to_string())
@@ -362,10 +293,7 @@ impl Folder {
         Ok(Access {
             id: access.id,
             authority: access.authority,
-            credential: Credential {
-                certificate: access.certificate,
-                key: Secret::new(access.key),
-            },
+            credential: Credential { certificate: access.certificate, key: Secret::new(access.key) },
             addresses: access.addresses,
             host: access.host,
             pid: access.pid,
@@ -379,19 +307,15 @@ impl Folder {
             .read(true)
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&self.path)?;
-        Ok((
-            PathBuf::from(format!("/proc/self/fd/{}/sock", folder.as_raw_fd())),
-            folder,
-        ))
+        Ok((PathBuf::from(format!("/proc/self/fd/{}/sock", folder.as_raw_fd())), folder))
     }
 }
 
 /// Returns 16 random bytes of the system.
 pub fn random() -> Result<[u8; 16], Problem> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Problem::new(Kind::Internal, "the system gives no random numbers").says(error.to_string())
-    })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Problem::new(Kind::Internal, "the system gives no random numbers").says(error.to_string()))?;
     Ok(bytes)
 }
 
@@ -418,10 +342,7 @@ fn make_private(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -429,9 +350,8 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 fn check_private(path: &Path, what: &str) -> Result<(), Problem> {
-    let meta = fs::metadata(path).map_err(|error| {
-        broken(format!("cannot use {what} {}", path.display())).says(error.to_string())
-    })?;
+    let meta = fs::metadata(path)
+        .map_err(|error| broken(format!("cannot use {what} {}", path.display())).says(error.to_string()))?;
     if meta.uid() != Uid::effective().as_raw() {
         return Err(broken(format!(
             "refusing {what} {}: it belongs to another user (uid {})",

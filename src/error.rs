@@ -63,15 +63,7 @@ const INDENT: usize = 9;
 impl Problem {
     /// Makes a problem that says only what went wrong.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self {
-            kind,
-            what: what.into(),
-            done: None,
-            says: None,
-            location: None,
-            why: None,
-            fixes: Vec::new(),
-        }
+        Self { kind, what: what.into(), done: None, says: None, location: None, why: None, fixes: Vec::new() }
     }
 
     /// Adds what was done and not done.
@@ -216,19 +208,13 @@ error: Slurm refused the job; nothing was started
     #[test]
     fn stays_within_eight_lines_and_eighty_columns() {
         let long = "word ".repeat(100) + "\x1b[31m\n";
-        let mut problem = Problem::new(Kind::Failed, long.clone())
-            .says(long.clone())
-            .location("here")
-            .why(long);
+        let mut problem = Problem::new(Kind::Failed, long.clone()).says(long.clone()).location("here").why(long);
         for i in 0..20 {
             problem = problem.fix(format!("fix {i}"));
         }
         let text = problem.render();
         assert_eq!(text.lines().count(), 8, "{text}");
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 81),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 81), "{text}");
         assert!(text.contains("fix 0") && !text.contains('\x1b'), "{text}");
         let bare = Problem::new(Kind::Usage, "no such file").render();
         assert_eq!(bare, "error: no such file");
@@ -236,9 +222,7 @@ error: Slurm refused the job; nothing was started
 
     #[test]
     fn json_is_one_line() {
-        let problem = Problem::new(Kind::TryAgain, "busy")
-            .location("n\n1")
-            .fix("wait");
+        let problem = Problem::new(Kind::TryAgain, "busy").location("n\n1").fix("wait");
         let want = r#"{"error":{"exit_code":75,"kind":"try_again","what":"busy","where":"n\n1","fixes":["wait"]}}"#;
         assert_eq!(problem.to_json(), want);
     }

@@ -177,10 +177,7 @@ impl Job {
     }
     /// Returns how the ledger and the backend refer to it.
     pub fn reference(&self) -> JobRef {
-        JobRef {
-            name: self.name.clone(),
-            id: self.id.clone(),
-        }
+        JobRef { name: self.name.clone(), id: self.id.clone() }
     }
 }
 
@@ -319,13 +316,7 @@ pub struct Situation {
 
 impl Ledger {
     /// Makes an empty ledger of the cluster whose id begins with `id4`.
-    pub fn new(
-        id4: &str,
-        epoch: u32,
-        pool: &str,
-        jobs_per_submit: u32,
-        orphan_timeout_seconds: u64,
-    ) -> Self {
+    pub fn new(id4: &str, epoch: u32, pool: &str, jobs_per_submit: u32, orphan_timeout_seconds: u64) -> Self {
         Self {
             id4: id4.to_owned(),
             epoch,
@@ -425,10 +416,7 @@ impl Ledger {
 
     /// Returns the records that changed since the last call; they must be durable before any order is carried out.
     pub fn take_changed(&mut self) -> Vec<Job> {
-        std::mem::take(&mut self.changed)
-            .iter()
-            .filter_map(|seq| self.jobs.get(seq).cloned())
-            .collect()
+        std::mem::take(&mut self.changed).iter().filter_map(|seq| self.jobs.get(seq).cloned()).collect()
     }
 
     /// Returns what others must know.
@@ -521,11 +509,7 @@ impl Ledger {
             Some(fix) => format!("{}; {fix}", error.says),
             None => error.says.clone(),
         };
-        self.note(
-            "submit_failed",
-            None,
-            format!("{} refused: {sentence}", error.command),
-        );
+        self.note("submit_failed", None, format!("{} refused: {sentence}", error.command));
         match error.class {
             ErrorClass::Permanent => {
                 self.breaker = Breaker::Open { sentence };
@@ -581,8 +565,7 @@ impl Ledger {
             Order::List(_) => {
                 self.listing = false;
                 self.listing_failures += 1;
-                self.next_poll =
-                    now.clock + (POLL_MIN << self.listing_failures.min(5)).min(BACKOFF_MAX);
+                self.next_poll = now.clock + (POLL_MIN << self.listing_failures.min(5)).min(BACKOFF_MAX);
                 for seq in self.live.clone() {
                     if let Some(job) = self.jobs.get_mut(&seq)
                         && !matches!(job.state, JobState::Up | JobState::Draining)
@@ -593,11 +576,7 @@ impl Ledger {
                     }
                 }
                 if self.listing_failures == 1 {
-                    self.note(
-                        "query_failed",
-                        None,
-                        format!("{error}; jobs keep their last known state"),
-                    );
+                    self.note("query_failed", None, format!("{error}; jobs keep their last known state"));
                 }
             }
             Order::Find => {
@@ -610,11 +589,7 @@ impl Ledger {
             }
             Order::Cancel(_) => {
                 self.cancelling = false;
-                self.note(
-                    "cancel_failed",
-                    None,
-                    format!("{error}; it will be tried again"),
-                );
+                self.note("cancel_failed", None, format!("{error}; it will be tried again"));
                 self.last_failure = Some(error.to_string());
             }
             Order::ReadSentinels(_) => self.reading = false,
@@ -637,10 +612,7 @@ impl Ledger {
             let Some(job) = self.jobs.get_mut(&seq) else {
                 continue;
             };
-            if job.state != JobState::Intended
-                || present.contains(&seq)
-                || self.submitting && job.epoch == self.epoch
-            {
+            if job.state != JobState::Intended || present.contains(&seq) || self.submitting && job.epoch == self.epoch {
                 continue;
             }
             let watch = self.watches.entry(seq).or_default();
@@ -694,10 +666,8 @@ impl Ledger {
                 watch.sentinel_at = now.clock;
                 watch.sentinel = Some(sentinel.clone());
                 watch.connected = false;
-                let planned = self
-                    .jobs
-                    .get(&seq)
-                    .is_some_and(|job| job.cancelling || job.draining || sentinel.exit_code == 0);
+                let planned =
+                    self.jobs.get(&seq).is_some_and(|job| job.cancelling || job.draining || sentinel.exit_code == 0);
                 if let Some(job) = self.jobs.get_mut(&seq) {
                     job.exit_code = Some(sentinel.exit_code);
                     self.changed.insert(seq);
@@ -710,12 +680,7 @@ impl Ledger {
     }
 
     /// The worker of a job connected. Returns whether it may stay, and a reason if not.
-    pub fn on_worker_up(
-        &mut self,
-        name: &JobName,
-        node: &str,
-        now: Moment,
-    ) -> Result<JobSeq, String> {
+    pub fn on_worker_up(&mut self, name: &JobName, node: &str, now: Moment) -> Result<JobSeq, String> {
         let Some(seq) = self.by_name(name).map(|job| job.seq) else {
             return Err(format!("job {name} is not a job of this cluster"));
         };
@@ -760,11 +725,7 @@ impl Ledger {
         {
             job.state = JobState::Draining;
             self.changed.insert(seq);
-            self.note(
-                "job_draining",
-                Some(seq),
-                format!("job {} drains: it takes no new task", seq.0),
-            );
+            self.note("job_draining", Some(seq), format!("job {} drains: it takes no new task", seq.0));
         }
     }
 
@@ -805,9 +766,7 @@ impl Ledger {
         };
         if !job.live() {
             // A straggler: the record is closed, yet the job exists. It is cancelled at sight.
-            if matches!(seen.state, Observed::Pending | Observed::Running)
-                && job.end == Some(EndReason::NotSubmitted)
-            {
+            if matches!(seen.state, Observed::Pending | Observed::Running) && job.end == Some(EndReason::NotSubmitted) {
                 job.state = JobState::Submitted;
                 job.end = None;
                 job.ended_at = None;
@@ -818,10 +777,7 @@ impl Ledger {
                 self.note(
                     "straggler",
                     Some(seq),
-                    format!(
-                        "job {} appeared although it was given up; cancelling it",
-                        seq.0
-                    ),
+                    format!("job {} appeared although it was given up; cancelling it", seq.0),
                 );
                 return true;
             }
@@ -848,10 +804,7 @@ impl Ledger {
                     job.silent = false;
                     watch.silent_since = None;
                     watch.sentinel = None;
-                    self.notices.push(Notice::Over {
-                        job: seq,
-                        planned: false,
-                    });
+                    self.notices.push(Notice::Over { job: seq, planned: false });
                 }
             }
             Observed::Running => {
@@ -911,13 +864,8 @@ impl Ledger {
         if watch.sentinel.is_some() {
             let reason = judge(job, EndedHow::Exited, None, watch.sentinel.as_ref());
             self.end(seq, reason, now);
-        } else if watch.absences >= ABSENCES_MIN && now.clock.saturating_sub(since) >= ABSENCE_SPAN
-        {
-            let reason = if job.cancelling {
-                EndReason::CancelledByUs
-            } else {
-                EndReason::Vanished
-            };
+        } else if watch.absences >= ABSENCES_MIN && now.clock.saturating_sub(since) >= ABSENCE_SPAN {
+            let reason = if job.cancelling { EndReason::CancelledByUs } else { EndReason::Vanished };
             self.end(seq, reason, now);
         }
     }
@@ -939,26 +887,13 @@ impl Ledger {
         self.live.remove(&seq);
         self.watches.remove(&seq);
         self.changed.insert(seq);
-        self.notices.push(Notice::Over {
-            job: seq,
-            planned: reason.planned(),
-        });
+        self.notices.push(Notice::Over { job: seq, planned: reason.planned() });
         if reason == EndReason::NotSubmitted {
             return;
         }
-        let code = code
-            .map(|code| format!(", exit code {code}"))
-            .unwrap_or_default();
-        let words = if words.is_empty() {
-            String::new()
-        } else {
-            format!(" ({words})")
-        };
-        self.note(
-            "job_ended",
-            Some(seq),
-            format!("job {} ended: {}{code}{words}", seq.0, reason.words()),
-        );
+        let code = code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+        let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+        self.note("job_ended", Some(seq), format!("job {} ended: {}{code}{words}", seq.0, reason.words()));
         if !was_up && reason == EndReason::CouldNotStart {
             self.back_off(now);
             if self.failures >= BREAKER_FAILURES {
@@ -1006,10 +941,7 @@ impl Ledger {
                 && now.clock >= since + self.orphan_timeout + 30 * SECOND
                 && matches!(job.state, JobState::Up | JobState::Draining)
             {
-                self.notices.push(Notice::Over {
-                    job: seq,
-                    planned: false,
-                });
+                self.notices.push(Notice::Over { job: seq, planned: false });
                 if let Some(job) = self.jobs.get_mut(&seq) {
                     job.state = JobState::Started;
                     job.cancelling = true;
@@ -1018,10 +950,7 @@ impl Ledger {
                 self.note(
                     "worker_lost",
                     Some(seq),
-                    format!(
-                        "the worker of job {} has been silent too long; cancelling the job",
-                        seq.0
-                    ),
+                    format!("the worker of job {} has been silent too long; cancelling the job", seq.0),
                 );
             }
         }
@@ -1037,10 +966,7 @@ impl Ledger {
                     && let Some(job) = self.jobs.get_mut(&seq)
                     && !job.cancelling
                     && job.state != JobState::Intended
-                    && !self
-                        .watches
-                        .get(&seq)
-                        .is_some_and(|watch| watch.sentinel.is_some())
+                    && self.watches.get(&seq).is_none_or(|watch| watch.sentinel.is_none())
                 {
                     job.cancelling = true;
                     self.changed.insert(seq);
@@ -1053,13 +979,11 @@ impl Ledger {
             .iter()
             .copied()
             .filter(|seq| {
-                let over = self
-                    .watches
+                let over = self.watches.get(seq).is_some_and(|watch| watch.sentinel.is_some());
+                self.jobs
                     .get(seq)
-                    .is_some_and(|watch| watch.sentinel.is_some());
-                self.jobs.get(seq).is_some_and(|job| {
-                    !job.cancelling && !job.draining && job.state != JobState::Draining
-                }) && !over
+                    .is_some_and(|job| !job.cancelling && !job.draining && job.state != JobState::Draining)
+                    && !over
             })
             .collect();
         let count = u32::try_from(staying.len()).unwrap_or(u32::MAX);
@@ -1071,8 +995,7 @@ impl Ledger {
             return;
         }
         let missing = self.wanted - count;
-        let allowed =
-            self.breaker == Breaker::Closed && now.clock >= self.retry_at && !self.submitting;
+        let allowed = self.breaker == Breaker::Closed && now.clock >= self.retry_at && !self.submitting;
         if missing == 0 || !allowed || self.reached && !situation.work {
             return;
         }
@@ -1117,30 +1040,18 @@ impl Ledger {
         }
         self.next = JobSeq(first.0 + count);
         self.submitting = true;
-        orders.push(Order::Submit(Submit {
-            pool: self.pool.clone(),
-            jobs,
-        }));
+        orders.push(Order::Submit(Submit { pool: self.pool.clone(), jobs }));
     }
 
     /// Too many jobs: pending ones go first (newest first), then the least loaded workers drain.
-    fn shrink(
-        &mut self,
-        staying: &[JobSeq],
-        excess: u32,
-        situation: &Situation,
-        orders: &mut Vec<Order>,
-    ) {
+    fn shrink(&mut self, staying: &[JobSeq], excess: u32, situation: &Situation, orders: &mut Vec<Order>) {
         let mut left = excess as usize;
         for seq in staying.iter().rev() {
             if left == 0 {
                 return;
             }
             if let Some(job) = self.jobs.get_mut(seq)
-                && matches!(
-                    job.state,
-                    JobState::Submitted | JobState::Pending | JobState::Started
-                )
+                && matches!(job.state, JobState::Submitted | JobState::Pending | JobState::Started)
             {
                 job.cancelling = true;
                 self.changed.insert(*seq);
@@ -1167,10 +1078,7 @@ impl Ledger {
             .live
             .iter()
             .filter_map(|seq| {
-                let job = self
-                    .jobs
-                    .get(seq)
-                    .filter(|job| job.cancelling && job.id.is_some())?;
+                let job = self.jobs.get(seq).filter(|job| job.cancelling && job.id.is_some())?;
                 let again = self
                     .watches
                     .get(seq)
@@ -1192,21 +1100,18 @@ impl Ledger {
 
     fn plan_queries(&mut self, now: Moment, orders: &mut Vec<Order>) {
         let intended = self.live.iter().any(|seq| {
-            self.jobs.get(seq).is_some_and(|job| {
-                job.state == JobState::Intended && !(self.submitting && job.epoch == self.epoch)
-            })
+            self.jobs
+                .get(seq)
+                .is_some_and(|job| job.state == JobState::Intended && !(self.submitting && job.epoch == self.epoch))
         });
         if intended && !self.finding && now.clock >= self.next_find {
             self.finding = true;
             orders.push(Order::Find);
         }
         let known: Vec<&Job> = self.live().filter(|job| job.id.is_some()).collect();
-        let settled = known
-            .iter()
-            .all(|job| job.state == JobState::Up && !job.silent && !job.cancelling);
+        let settled = known.iter().all(|job| job.state == JobState::Up && !job.silent && !job.cancelling);
         let due = if settled {
-            self.next_poll
-                .max(self.next_poll + POLL_MAX - self.poll_interval.min(POLL_MAX))
+            self.next_poll.max(self.next_poll + POLL_MAX - self.poll_interval.min(POLL_MAX))
         } else {
             self.next_poll
         };
@@ -1218,9 +1123,7 @@ impl Ledger {
         let absent: Vec<JobRef> = self
             .live()
             .filter(|job| {
-                self.watches
-                    .get(&job.seq)
-                    .is_some_and(|watch| watch.absences > 0)
+                self.watches.get(&job.seq).is_some_and(|watch| watch.absences > 0)
                     && !self.account_asked.contains(&job.seq)
             })
             .map(Job::reference)
@@ -1233,9 +1136,7 @@ impl Ledger {
             let silent: Vec<(JobSeq, JobName)> = self
                 .live()
                 .filter(|job| {
-                    self.watches
-                        .get(&job.seq)
-                        .is_some_and(|watch| !watch.connected && watch.sentinel.is_none())
+                    self.watches.get(&job.seq).is_some_and(|watch| !watch.connected && watch.sentinel.is_none())
                         && job.state != JobState::Intended
                         && job.state != JobState::Pending
                 })
@@ -1257,12 +1158,7 @@ impl Ledger {
 }
 
 /// Says why a job ended, from what the backend says, what the script wrote and what we did.
-fn judge(
-    job: &Job,
-    how: EndedHow,
-    exit_code: Option<i32>,
-    sentinel: Option<&Sentinel>,
-) -> EndReason {
+fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, sentinel: Option<&Sentinel>) -> EndReason {
     match how {
         EndedHow::Walltime => EndReason::Walltime,
         EndedHow::Preempted => EndReason::Preempted,

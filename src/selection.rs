@@ -67,9 +67,7 @@ impl FromStr for ArraySpec {
             let (ends, step) = part.split_once(':').unwrap_or((part, "1"));
             let step = number(step).filter(|n| *n > 0).ok_or_else(malformed)?;
             let (first, last) = range(ends).ok_or_else(malformed)?;
-            let distance = last
-                .checked_sub(first)
-                .ok_or_else(|| SelectionError::Backwards(shown()))?;
+            let distance = last.checked_sub(first).ok_or_else(|| SelectionError::Backwards(shown()))?;
             total += u64::from(distance / step) + 1;
             if total > ARRAY_MAX {
                 return Err(SelectionError::TooLarge(shown()));
@@ -77,11 +75,7 @@ impl FromStr for ArraySpec {
             parts.push((first, last, step));
         }
         let indexes = match parts[..] {
-            [(first, last, step)] => Indexes::Range {
-                first,
-                count: (last - first) / step + 1,
-                step,
-            },
+            [(first, last, step)] => Indexes::Range { first, count: (last - first) / step + 1, step },
             _ => list_of(&parts),
         };
         Ok(Self { indexes, at_most })
@@ -91,9 +85,7 @@ impl FromStr for ArraySpec {
 fn list_of(parts: &[(u32, u32, u32)]) -> Indexes {
     let mut list: Vec<u32> = parts
         .iter()
-        .flat_map(|&(first, last, step)| {
-            (0..=(last - first) / step).map(move |element| first + element * step)
-        })
+        .flat_map(|&(first, last, step)| (0..=(last - first) / step).map(move |element| first + element * step))
         .collect();
     list.sort_unstable();
     list.dedup();
@@ -129,10 +121,7 @@ impl Selection {
             if last < first {
                 return Err(SelectionError::Backwards(text.escape_debug().to_string()));
             }
-            selections.push(Self {
-                array,
-                indexes: Some((first, last)),
-            });
+            selections.push(Self { array, indexes: Some((first, last)) });
         }
         Ok(selections)
     }
@@ -224,13 +213,8 @@ mod tests {
         };
         assert_eq!(parse("3"), Ok(vec![(3, None)]));
         assert_eq!(parse("3.7"), Ok(vec![(3, Some((7, 7)))]));
-        assert_eq!(
-            parse("3.1-5,9"),
-            Ok(vec![(3, Some((1, 5))), (3, Some((9, 9)))])
-        );
-        for text in [
-            "3.", "", ".1", "0", "3.x", "3.5-1", "3.1.2", "a", "3-4", "3.1-",
-        ] {
+        assert_eq!(parse("3.1-5,9"), Ok(vec![(3, Some((1, 5))), (3, Some((9, 9)))]));
+        for text in ["3.", "", ".1", "0", "3.x", "3.5-1", "3.1.2", "a", "3-4", "3.1-"] {
             assert!(parse(text).is_err(), "{text}");
         }
         let elements = |text: &str, of: &str| {
@@ -243,15 +227,9 @@ mod tests {
 
     #[test]
     fn ids_are_printed_as_typed() {
-        let task = TaskId {
-            array: ArrayId(3),
-            element: 1,
-        };
+        let task = TaskId { array: ArrayId(3), element: 1 };
         assert_eq!(task_id(task, &array("5-9:2")), "3.7");
         assert_eq!(reference_id(TaskRef::Task(task), &Indexes::Single), "3");
-        assert_eq!(
-            reference_id(TaskRef::Array(ArrayId(4)), &Indexes::Single),
-            "4"
-        );
+        assert_eq!(reference_id(TaskRef::Array(ArrayId(4)), &Indexes::Single), "4");
     }
 }

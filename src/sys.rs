@@ -66,9 +66,7 @@ pub(crate) fn catch_ignored_signals() {
         // async-signal-safe. Signals that cannot be caught make the calls fail without effect.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
-                && action.sa_sigaction == libc::SIG_IGN
-            {
+            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
                 action.sa_sigaction = nothing as *const () as libc::sighandler_t;
                 action.sa_flags = libc::SA_RESTART;
                 libc::sigaction(signal, &raw const action, std::ptr::null_mut());
@@ -102,14 +100,7 @@ pub(crate) fn new_session(command: &mut Command) -> &mut Command {
         // SAFETY: a system call on plain integers. CLOSE_RANGE_CLOEXEC only marks descriptors, so the
         // pipe by which std reports a failed exec works on. Kernels before 5.11 answer EINVAL or ENOSYS
         // (close_range(2)); then std's own O_CLOEXEC has to do.
-        unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                3,
-                u32::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
-        };
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         Ok(())
     };
     // SAFETY: between fork and exec the closure makes two system calls, setsid(2) and close_range(2),
@@ -128,9 +119,7 @@ mod tests {
         fcntl(&inheritable, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         let script = "read -r stat < /proc/$$/stat; set -- ${stat##*) }; echo $$ $4; \
             for fd in /proc/$$/fd/*; do echo ${fd##*/}; done";
-        let output = new_session(Command::new("bash").args(["-c", script]))
-            .output()
-            .unwrap();
+        let output = new_session(Command::new("bash").args(["-c", script])).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let words: Vec<_> = text.split_whitespace().collect();
         assert_eq!(words[0], words[1], "{text}");

@@ -156,23 +156,17 @@ impl Call {
     pub async fn run(&self) -> Result<Answer, CallError> {
         let program = self.program;
         let mut command = std::process::Command::new(program);
-        command
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in &self.remove {
             command.env_remove(name);
         }
         command.env("LC_ALL", "C");
         command.envs(self.set.iter().map(|(name, value)| (name, value)));
         crate::sys::new_session(&mut command);
-        let mut child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => CallError::Missing { program },
-                _ => CallError::Start { program, source },
-            })?;
+        let mut child = tokio::process::Command::from(command).spawn().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => CallError::Missing { program },
+            _ => CallError::Start { program, source },
+        })?;
         let group = Group(child.id());
         let limit = self.output_limit_bytes;
         let read_error = |source| CallError::Read { program, source };
@@ -198,17 +192,12 @@ impl Call {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let status = match ended {
             Ok(Ok(status)) => status,
-            Ok(Err(CallError::Read { source, .. }))
-                if source.kind() == std::io::ErrorKind::FileTooLarge =>
-            {
+            Ok(Err(CallError::Read { source, .. })) if source.kind() == std::io::ErrorKind::FileTooLarge => {
                 return Err(CallError::TooLong { limit });
             }
             Ok(Err(other)) => return Err(other),
             Err(_) => {
-                return Err(CallError::TimedOut {
-                    seconds: self.timeout.as_secs(),
-                    stderr: bounded(text(err).trim()),
-                });
+                return Err(CallError::TimedOut { seconds: self.timeout.as_secs(), stderr: bounded(text(err).trim()) });
             }
         };
         group.ended();
@@ -216,20 +205,11 @@ impl Call {
             (Some(code), _) => Exit::Code(code),
             (None, signal) => Exit::Signal(signal.unwrap_or_default()),
         };
-        Ok(Answer {
-            exit,
-            stdout: text(out),
-            stderr: text(err),
-        })
+        Ok(Answer { exit, stdout: text(out), stderr: text(err) })
     }
     /// Returns an error of this call.
     pub fn error(&self, class: ErrorClass, says: &str, fix: Option<String>) -> BackendError {
-        BackendError {
-            class,
-            command: self.line(),
-            says: bounded(says.trim()),
-            fix,
-        }
+        BackendError { class, command: self.line(), says: bounded(says.trim()), fix }
     }
 }
 
@@ -247,19 +227,12 @@ impl Drop for Group {
         if let Some(id) = self.0.and_then(|id| i32::try_from(id).ok()) {
             // Nothing but this group has the number: its leader is not reaped, or, when it is, what it left
             // behind holds the pipe we still read.
-            let _ = nix::sys::signal::killpg(
-                nix::unistd::Pid::from_raw(id),
-                nix::sys::signal::Signal::SIGKILL,
-            );
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
 
-async fn read(
-    pipe: Option<impl AsyncRead + Unpin>,
-    into: &mut Vec<u8>,
-    limit: usize,
-) -> std::io::Result<()> {
+async fn read(pipe: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, limit: usize) -> std::io::Result<()> {
     let Some(mut pipe) = pipe else { return Ok(()) };
     loop {
         if pipe.read_buf(into).await? == 0 {
@@ -308,16 +281,10 @@ impl JobArray {
     /// If there is no job or the numbers are not consecutive: [`crate::backends::Submit`] promises both.
     pub fn of(jobs: &[(JobSeq, JobName)]) -> Self {
         assert!(!jobs.is_empty(), "a submission has at least one job");
-        let consecutive = jobs
-            .windows(2)
-            .all(|pair| pair[0].0.0.checked_add(1) == Some(pair[1].0.0));
+        let consecutive = jobs.windows(2).all(|pair| pair[0].0.0.checked_add(1) == Some(pair[1].0.0));
         assert!(consecutive, "jobs of a submission are consecutive");
-        let count =
-            u32::try_from(jobs.len()).expect("consecutive u32 numbers are no more than u32::MAX");
-        Self {
-            first: jobs[0].0,
-            count,
-        }
+        let count = u32::try_from(jobs.len()).expect("consecutive u32 numbers are no more than u32::MAX");
+        Self { first: jobs[0].0, count }
     }
     /// Returns the name the batch system knows it by.
     pub fn name(&self, id4: &str) -> JobName {
@@ -366,15 +333,8 @@ mod tests {
     async fn kills_the_group_when_time_is_over() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
-        let script = format!(
-            "sleep 1000 & echo $! > {}; echo busy >&2; wait",
-            file.display()
-        );
-        let error = bash(&script)
-            .timeout(Duration::from_millis(700))
-            .run()
-            .await
-            .unwrap_err();
+        let script = format!("sleep 1000 & echo $! > {}; echo busy >&2; wait", file.display());
+        let error = bash(&script).timeout(Duration::from_millis(700)).run().await.unwrap_err();
         assert_eq!(error.to_string(), "no answer within 0 s; it had said: busy");
         let pid = std::fs::read_to_string(file).unwrap();
         let stat = format!("/proc/{}/stat", pid.trim());
@@ -392,19 +352,13 @@ mod tests {
         assert_eq!(call.run().await.unwrap().stdout.len(), 100);
         let mut call = bash("printf %101s x; sleep 1000");
         call.output_limit_bytes = 100;
-        assert!(matches!(
-            call.run().await.unwrap_err(),
-            CallError::TooLong { limit: 100 }
-        ));
+        assert!(matches!(call.run().await.unwrap_err(), CallError::TooLong { limit: 100 }));
     }
 
     #[tokio::test]
     async fn does_not_wait_for_a_daemon_that_holds_the_pipe() {
         let began = std::time::Instant::now();
-        let answer = bash("echo 1; sleep 30 & disown; exit 0")
-            .run()
-            .await
-            .unwrap();
+        let answer = bash("echo 1; sleep 30 & disown; exit 0").run().await.unwrap();
         assert_eq!(answer.stdout, "1\n");
         assert!(began.elapsed() < Duration::from_secs(20));
     }
@@ -415,24 +369,16 @@ mod tests {
         assert_eq!(bounded(&"x".repeat(2045)).len(), 2045);
         let cut = bounded(&"ä".repeat(5000));
         assert!(cut.len() <= TEXT_LIMIT_BYTES && cut.ends_with('…'));
-        assert_eq!(
-            Call::new("x").args(["a b", "c"]).line(),
-            "x 'a b' c".to_owned()
-        );
+        assert_eq!(Call::new("x").args(["a b", "c"]).line(), "x 'a b' c".to_owned());
     }
 
     #[test]
     fn elements_are_jobs() {
-        let jobs: Vec<_> = (7..10)
-            .map(|n| (JobSeq(n), JobName::new("abcd", JobSeq(n))))
-            .collect();
+        let jobs: Vec<_> = (7..10).map(|n| (JobSeq(n), JobName::new("abcd", JobSeq(n)))).collect();
         let array = JobArray::of(&jobs);
         assert_eq!((array.first, array.count), (JobSeq(7), 3));
         assert_eq!(array.name("abcd").as_str(), "dcabcd-000007");
-        assert_eq!(
-            element("abcd", "dcabcd-000007", 2).unwrap(),
-            (jobs[2].1.clone(), JobSeq(9))
-        );
+        assert_eq!(element("abcd", "dcabcd-000007", 2).unwrap(), (jobs[2].1.clone(), JobSeq(9)));
         assert_eq!(element("abcd", "dcabce-000007", 2), None);
         assert_eq!(element("abcd", "dcabcd-4294967295", 1), None);
     }

@@ -13,17 +13,10 @@ pub(super) async fn write_script(path: PathBuf, script: String, mode: u32) -> io
 /// See [`write_script`].
 pub(super) fn write(path: &Path, script: &str, mode: u32) -> io::Result<()> {
     if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let mut file = std::fs::OpenOptions::new();
-    file.write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .custom_flags(libc::O_NOFOLLOW);
+    file.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW);
     let mut file = file.open(path)?;
     // The umask may have been anything (`reliability.md` section 3).
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;

@@ -78,10 +78,7 @@ mod tests {
         let name = |seq| JobName::new(&format!("t{:03}", std::process::id() % 1000), JobSeq(seq));
         let spawn = |job: &JobName, script: &str| {
             let mut command = Command::new("bash");
-            command
-                .args(["-c", script])
-                .env(processes::MARK, job.as_str())
-                .stdout(Stdio::piped());
+            command.args(["-c", script]).env(processes::MARK, job.as_str()).stdout(Stdio::piped());
             let mut child = crate::sys::new_session(&mut command).spawn().unwrap();
             let mut line = [0; 1];
             std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();

@@ -9,9 +9,7 @@ use crate::backends::leftovers;
 use crate::backends::processes::{self, Process};
 use crate::backends::render::{self, JobHome, RenderInput};
 use crate::backends::sentinel::Sentinel;
-use crate::backends::{
-    Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder,
-};
+use crate::backends::{Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder};
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use async_trait::async_trait;
@@ -62,26 +60,15 @@ impl Local {
 
     async fn start(&self, seq: JobSeq, name: &JobName) -> Result<Process, BackendError> {
         let home = &self.0.home;
-        let input = RenderInput {
-            home,
-            backend: BackendKind::Local,
-            first: seq,
-            count: 1,
-            explain: false,
-            origins: None,
-        };
+        let input =
+            RenderInput { home, backend: BackendKind::Local, first: seq, count: 1, explain: false, origins: None };
         let script = render::render_job_script(&input)
             .map_err(|error| failed(ErrorClass::Permanent, name, &error.to_string()))?;
         let path = home.job_folder(name).join("script.sh");
         let io = |error: std::io::Error| failed(ErrorClass::Transient, name, &error.to_string());
-        folder::write_script(path.clone(), script, 0o700)
-            .await
-            .map_err(io)?;
+        folder::write_script(path.clone(), script, 0o700).await.map_err(io)?;
         let mut log = std::fs::OpenOptions::new();
-        log.append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW);
+        log.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let log = log.open(home.job_folder(name).join("log")).map_err(io)?;
         let mut command = std::process::Command::new("bash");
         command
@@ -92,16 +79,14 @@ impl Local {
             .stdout(log.try_clone().map_err(io)?)
             .stderr(log);
         crate::sys::new_session(&mut command);
-        let mut child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(|error| {
-                let class = match error.kind() {
-                    std::io::ErrorKind::NotFound => ErrorClass::Permanent,
-                    std::io::ErrorKind::WouldBlock => ErrorClass::Limit,
-                    _ => ErrorClass::Transient,
-                };
-                failed(class, name, &error.to_string())
-            })?;
+        let mut child = tokio::process::Command::from(command).spawn().map_err(|error| {
+            let class = match error.kind() {
+                std::io::ErrorKind::NotFound => ErrorClass::Permanent,
+                std::io::ErrorKind::WouldBlock => ErrorClass::Limit,
+                _ => ErrorClass::Transient,
+            };
+            failed(class, name, &error.to_string())
+        })?;
         // Not reaped yet, so it is there even if it has ended.
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let process = pid.and_then(Process::of);
@@ -130,19 +115,9 @@ impl Inner {
     fn process(&self, id: &NativeId) -> Option<Process> {
         let mut parts = id.0.split('.');
         let (pid, start) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let gone = Process {
-            pid,
-            parent: 0,
-            session: pid,
-            start,
-            zombie: true,
-        };
+        let gone = Process { pid, parent: 0, session: pid, start, zombie: true };
         let here = parts.next()? == self.boot;
-        here.then(|| {
-            Process::of(pid)
-                .filter(|p| p.start == start)
-                .unwrap_or(gone)
-        })
+        here.then(|| Process::of(pid).filter(|p| p.start == start).unwrap_or(gone))
     }
 
     fn observe(&self, name: &JobName, id: &NativeId) -> Option<Observation> {
@@ -156,11 +131,7 @@ impl Inner {
             seconds_left,
         };
         if let Some(process) = process.filter(|p| !p.zombie) {
-            return Some(observation(
-                Observed::Running,
-                "running",
-                self.seconds_left(&process),
-            ));
+            return Some(observation(Observed::Running, "running", self.seconds_left(&process)));
         }
         // The script writes it before it ends, so it is looked for after the process.
         let sentinel = Sentinel::read(&self.home.exit_file(name)).filter(|s| s.id == id.0);
@@ -176,11 +147,7 @@ impl Inner {
             Some(code) => format!("exit code {code}"),
             None => "the process is gone without an exit record".to_owned(),
         };
-        Some(observation(
-            Observed::Ended { how, exit_code },
-            &reason,
-            None,
-        ))
+        Some(observation(Observed::Ended { how, exit_code }, &reason, None))
     }
 
     fn seconds_left(&self, process: &Process) -> Option<u64> {
@@ -209,26 +176,15 @@ impl Inner {
         let mut scripts = BTreeMap::new();
         let mut workers = BTreeMap::new();
         for process in processes::own() {
-            let mark = process
-                .job()
-                .and_then(|job| JobName::parse(&self.home.id4, &job));
+            let mark = process.job().and_then(|job| JobName::parse(&self.home.id4, &job));
             let Some((name, _)) = mark else { continue };
             let arguments = process.arguments();
             let has = |text: &[u8]| arguments.iter().any(|a| a == text);
-            if has(self
-                .home
-                .job_folder(&name)
-                .join("script.sh")
-                .as_os_str()
-                .as_bytes())
-            {
+            if has(self.home.job_folder(&name).join("script.sh").as_os_str().as_bytes()) {
                 if process.session == process.pid {
                     scripts.insert(name, self.id(&process));
                 }
-            } else if has(b"worker")
-                && has(name.as_str().as_bytes())
-                && has(self.home.folder.as_os_str().as_bytes())
-            {
+            } else if has(b"worker") && has(name.as_str().as_bytes()) && has(self.home.folder.as_os_str().as_bytes()) {
                 workers.insert(name, self.id(&process));
             }
         }
@@ -238,15 +194,10 @@ impl Inner {
 
     fn find(&self) -> Vec<Observation> {
         let mut ids = self.running();
-        let entries = std::fs::read_dir(self.home.folder.join("jobs"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let entries = std::fs::read_dir(self.home.folder.join("jobs")).into_iter().flatten().flatten();
         for entry in entries {
             let name = entry.file_name();
-            let parsed = name
-                .to_str()
-                .and_then(|name| JobName::parse(&self.home.id4, name));
+            let parsed = name.to_str().and_then(|name| JobName::parse(&self.home.id4, name));
             let Some((name, _)) = parsed.filter(|(name, _)| !ids.contains_key(name)) else {
                 continue;
             };
@@ -254,9 +205,7 @@ impl Inner {
                 ids.insert(name, NativeId(bounded(&sentinel.id)));
             }
         }
-        ids.iter()
-            .filter_map(|(name, id)| self.observe(name, id))
-            .collect()
+        ids.iter().filter_map(|(name, id)| self.observe(name, id)).collect()
     }
 
     /// KILL to the job's session and to all that bears its mark.
@@ -271,12 +220,7 @@ impl Inner {
 }
 
 fn failed(class: ErrorClass, name: &JobName, says: &str) -> BackendError {
-    BackendError {
-        class,
-        command: format!("bash jobs/{name}/script.sh"),
-        says: bounded(says),
-        fix: None,
-    }
+    BackendError { class, command: format!("bash jobs/{name}/script.sh"), says: bounded(says), fix: None }
 }
 
 /// Runs what looks through `/proc` off the event loop.
@@ -311,18 +255,13 @@ impl Backend for Local {
                 }
             }
         }
-        Ok(started
-            .iter()
-            .map(|(_, process)| self.0.id(process))
-            .collect())
+        Ok(started.iter().map(|(_, process)| self.0.id(process)).collect())
     }
 
     async fn list(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
         let jobs = jobs.to_vec();
         let seen = blocking(&self.0, move |inner| {
-            let seen = jobs
-                .iter()
-                .filter_map(|job| inner.observe(&job.name, job.id.as_ref()?));
+            let seen = jobs.iter().filter_map(|job| inner.observe(&job.name, job.id.as_ref()?));
             seen.collect::<Vec<_>>()
         })
         .await?;

@@ -21,9 +21,9 @@ use crate::cluster::{Folder, Identity};
 use crate::config::spec::{BackendKind, Spec};
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
+use async_trait::async_trait;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use async_trait::async_trait;
 
 /// A job to start. All jobs of one [`Submit`] have the same shape.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,12 +156,7 @@ pub fn job_home(folder: &Folder, letters: &str, spec: &Spec) -> Result<JobHome, 
     let binary = std::env::current_exe().map_err(|error| {
         Problem::new(Kind::Internal, "cannot find the path of this program").says(error.to_string())
     })?;
-    Ok(JobHome {
-        folder: folder.path().to_owned(),
-        binary,
-        id4: letters.to_owned(),
-        pool: spec.pool.clone(),
-    })
+    Ok(JobHome { folder: folder.path().to_owned(), binary, id4: letters.to_owned(), pool: spec.pool.clone() })
 }
 
 /// Returns the backend of a cluster.

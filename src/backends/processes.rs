@@ -27,17 +27,11 @@ pub(super) struct Process {
 impl Process {
     /// Returns the process that has this number now.
     pub(super) fn of(pid: i32) -> Option<Self> {
-        Self::parse(
-            pid,
-            &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?,
-        )
+        Self::parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
     /// Parses `/proc/<pid>/stat`; the name in it may hold spaces and parentheses.
     fn parse(pid: i32, stat: &str) -> Option<Self> {
-        let fields: Vec<&str> = stat
-            .get(stat.rfind(')')? + 1..)?
-            .split_whitespace()
-            .collect();
+        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
         Some(Self {
             pid,
             parent: fields.get(1)?.parse().ok()?,
@@ -98,10 +92,7 @@ mod tests {
     fn names_with_parentheses() {
         let stat = "12 (a) S) R 1 12 34 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 10";
         let process = Process::parse(12, stat).unwrap();
-        assert_eq!(
-            (process.parent, process.session, process.start),
-            (1, 34, 777)
-        );
+        assert_eq!((process.parent, process.session, process.start), (1, 34, 777));
         assert!(!process.zombie);
         assert_eq!(Process::parse(12, "12 (a) R"), None);
         assert_eq!(Process::parse(12, ""), None);

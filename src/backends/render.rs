@@ -155,19 +155,12 @@ struct Values<'a> {
 
 /// Returns the job script.
 pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError> {
-    let JobHome {
-        folder,
-        binary,
-        id4,
-        pool,
-    } = input.home;
+    let JobHome { folder, binary, id4, pool } = input.home;
     let name = JobName::new(id4, input.first);
     if input.backend == BackendKind::Slurm {
         pool.directives.iter().try_for_each(|d| not_reserved(d))?;
         if text(folder)?.contains('\\') {
-            return Err(RenderError::Backslash {
-                path: folder.clone(),
-            });
+            return Err(RenderError::Backslash { path: folder.clone() });
         }
     }
     // sbatch refuses a script with DOS line ends (capture submit_crlf).
@@ -189,11 +182,7 @@ pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError>
         nodelist: pool.nodelist.as_deref(),
         exclude: pool.exclude.as_deref(),
         folder: text(folder)?,
-        output: format!(
-            "{}/{}",
-            text(folder)?.replace('%', "%%"),
-            slurm_output(&name, input.count)
-        ),
+        output: format!("{}/{}", text(folder)?.replace('%', "%%"), slurm_output(&name, input.count)),
         signal_seconds: Some(pool.drain_lead_seconds.min(SIGNAL_LIMIT_SECONDS)).filter(|s| *s > 0),
         directives: &pool.directives,
         binary: text(binary)?,
@@ -205,10 +194,7 @@ pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError>
         BackendKind::Slurm => include_str!("../../templates/slurm.sh.hbs"),
         BackendKind::Local => include_str!("../../templates/local.sh.hbs"),
     };
-    let files = [
-        (input.backend.as_str(), main),
-        ("job_body", include_str!("../../templates/job_body.sh.hbs")),
-    ];
+    let files = [(input.backend.as_str(), main), ("job_body", include_str!("../../templates/job_body.sh.hbs"))];
     let why = |topic: &str| {
         let meaning = meaning(topic)?;
         let origin = input.origins.and_then(|o| o.get(topic));
@@ -254,9 +240,7 @@ fn slurm_time(seconds: u64) -> String {
 }
 
 fn text(path: &Path) -> Result<&str, RenderError> {
-    path.to_str().ok_or_else(|| RenderError::Path {
-        path: path.to_owned(),
-    })
+    path.to_str().ok_or_else(|| RenderError::Path { path: path.to_owned() })
 }
 
 /// Refuses a directive with an option of [`RESERVED`], also abbreviated as getopt_long(3) allows.
@@ -268,10 +252,7 @@ fn not_reserved(directive: &str) -> Result<(), RenderError> {
             long_match || (!short.is_empty() && !word.starts_with("--") && word.starts_with(short))
         });
         if let Some((option, _)) = taken {
-            return Err(RenderError::Reserved {
-                directive: directive.to_owned(),
-                option,
-            });
+            return Err(RenderError::Reserved { directive: directive.to_owned(), option });
         }
     }
     Ok(())
@@ -280,12 +261,8 @@ fn not_reserved(directive: &str) -> Result<(), RenderError> {
 /// What a line of a script is for, in the words of `--explain`.
 fn meaning(topic: &str) -> Option<&'static str> {
     Some(match topic {
-        "name" => {
-            "name of the job: how dcluster finds it again after a crash; an array bears its first job's"
-        }
-        "array" => {
-            "jobs of one shape are submitted by one command; element 0 is the job the array is named after"
-        }
+        "name" => "name of the job: how dcluster finds it again after a crash; an array bears its first job's",
+        "array" => "jobs of one shape are submitted by one command; element 0 is the job the array is named after",
         "nodes" => "one job is one worker on one node",
         "cores" => "cores of one job",
         "memory_bytes" => "memory of one job, in MiB rounded up",
@@ -297,29 +274,21 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "constraint" => "features a node must have",
         "nodelist" => "nodes to use",
         "exclude" => "nodes to avoid",
-        "chdir" => {
-            "the cluster's folder; the script checks it again, for Slurm runs a job in /tmp when it is missing"
-        }
+        "chdir" => "the cluster's folder; the script checks it again, for Slurm runs a job in /tmp when it is missing",
         "output" => "where the job's output goes; a second run appends",
-        "requeue" => {
-            "a lost job is replaced by dcluster, under a new name, never restarted by Slurm"
-        }
+        "requeue" => "a lost job is replaced by dcluster, under a new name, never restarted by Slurm",
         "drain_lead_seconds" => {
             "asks the worker to drain so many seconds before the walltime ends; Slurm may be 60 s early"
         }
         "directives" => "your own directive, verbatim",
         "identity" => "which job this is, in the words of the batch system",
-        "signals" => {
-            "a signal reaches this script alone, so the worker is told; without a worker it ends the job"
-        }
+        "signals" => "a signal reaches this script alone, so the worker is told; without a worker it ends the job",
         "sentinel" => {
             "however the job ends: ends left-over processes, then leaves the exit code where the server looks"
         }
         "environment" => "the environment of `dcluster up`, from a file that only you can read",
         "prologue" => "your prologue",
-        "worker" => {
-            "the worker, in the background: bash runs no trap while it waits for a foreground command"
-        }
+        "worker" => "the worker, in the background: bash runs no trap while it waits for a foreground command",
         _ => return None,
     })
 }

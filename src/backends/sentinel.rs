@@ -55,10 +55,7 @@ mod tests {
         let line = r#"{"exit_code":137,"signal":9,"time":1795449512,"node":"n01","id":"12_3","restart":1}"#;
         std::fs::write(&path, line).unwrap();
         let sentinel = Sentinel::read(&path).unwrap();
-        assert_eq!(
-            (sentinel.exit_code, sentinel.signal, sentinel.restart),
-            (137, Some(9), 1)
-        );
+        assert_eq!((sentinel.exit_code, sentinel.signal, sentinel.restart), (137, Some(9), 1));
         std::fs::write(&path, format!("{line}{}", " ".repeat(5000))).unwrap();
         assert!(Sentinel::read(&path).is_some());
         std::fs::write(&path, format!("{}{line}", " ".repeat(5000))).unwrap();

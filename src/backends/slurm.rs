@@ -10,14 +10,12 @@ pub mod reasons;
 
 use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray};
 use crate::backends::render::{self, JobHome, RenderInput};
-use crate::backends::{
-    Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder,
-};
+use crate::backends::{Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder};
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use async_trait::async_trait;
 use errors::Verb;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -86,9 +84,7 @@ const DEFAULTS: &[(&str, Given)] = &[
     ("SBATCH_CONSTRAINT", |home| home.pool.constraint.is_some()),
     ("SBATCH_PARTITION", |home| home.pool.queue.is_some()),
     ("SBATCH_QOS", |home| home.pool.qos.is_some()),
-    ("SBATCH_TIMELIMIT", |home| {
-        home.pool.walltime_seconds.is_some()
-    }),
+    ("SBATCH_TIMELIMIT", |home| home.pool.walltime_seconds.is_some()),
 ];
 
 /// What every submit command says beside the script: print the id alone, and show nobody our environment.
@@ -113,10 +109,7 @@ pub struct Slurm {
 impl Slurm {
     /// Returns the backend; talks to nobody yet.
     pub fn new(home: JobHome) -> Self {
-        Self {
-            home,
-            array_limit: AtomicU32::new(0),
-        }
+        Self { home, array_limit: AtomicU32::new(0) }
     }
 
     fn call(&self, program: &'static str) -> Call {
@@ -130,18 +123,14 @@ impl Slurm {
             let call = self.call("scontrol").args(["show", "config"]);
             let answer = run(Verb::List, &call).await?;
             let limit = parse::array_limit(&answer.stdout).unwrap_or(ARRAY_LIMIT);
-            self.array_limit
-                .store(limit.min(ARRAY_LIMIT), Ordering::Relaxed);
+            self.array_limit.store(limit.min(ARRAY_LIMIT), Ordering::Relaxed);
         }
         Ok(())
     }
 
     async fn squeue(&self, which: [&str; 2]) -> Result<Vec<Observation>, BackendError> {
         // `-t all`: without it an ended job is absent. `-r`: a line for each element. `-a`: hidden partitions.
-        let call = self
-            .call("squeue")
-            .args(["-h", "-a", "-r", "-t", "all"])
-            .args(which);
+        let call = self.call("squeue").args(["-h", "-a", "-r", "-t", "all"]).args(which);
         let call = call.args(["-o", parse::SQUEUE_FORMAT]);
         let answer = match run(Verb::List, &call).await {
             // All of them are purged (only said of a single id, capture squeue_unknown_one).
@@ -197,10 +186,7 @@ impl Backend for Slurm {
         call = call.timeout(SUBMIT_TIMEOUT).env("SLURM_UMASK", "0077");
         let given = DEFAULTS.iter().filter(|(_, given)| given(&self.home));
         call = call.without(given.map(|(name, _)| *name));
-        let path = self
-            .home
-            .job_folder(&array.name(&self.home.id4))
-            .join("script.sh");
+        let path = self.home.job_folder(&array.name(&self.home.id4)).join("script.sh");
         let call = call.arg(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
@@ -211,9 +197,7 @@ impl Backend for Slurm {
         };
         Ok(match array.count {
             1 => vec![NativeId(id.to_owned())],
-            count => (0..count)
-                .map(|index| NativeId(format!("{id}_{index}")))
-                .collect(),
+            count => (0..count).map(|index| NativeId(format!("{id}_{index}"))).collect(),
         })
     }
 
@@ -236,9 +220,7 @@ impl Backend for Slurm {
         let user = user();
         let mut found = self.squeue(["-u", &user]).await?;
         let known: BTreeSet<NativeId> = found.iter().map(|o| o.id.clone()).collect();
-        let past = self
-            .sacct(&["-u", &user, "-S", ACCOUNTING_SINCE, "-E", "now"])
-            .await?;
+        let past = self.sacct(&["-u", &user, "-S", ACCOUNTING_SINCE, "-E", "now"]).await?;
         found.extend(past.into_iter().filter(|o| !known.contains(&o.id)));
         Ok(found)
     }
@@ -254,9 +236,7 @@ impl Backend for Slurm {
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
         let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.as_ref()).collect();
         for ids in ids.chunks(IDS_LIMIT) {
-            let call = self
-                .call("scancel")
-                .args(ids.iter().map(|id| id.0.as_str()));
+            let call = self.call("scancel").args(ids.iter().map(|id| id.0.as_str()));
             run(Verb::Cancel, &call).await?;
         }
         Ok(())
@@ -278,9 +258,7 @@ fn user() -> String {
 /// Ids of the jobs and arrays: `71` for `71_3`. An array stands for its elements, for `sacct -j 6_3` knows
 /// nothing of an element that was cancelled before it started (seen on 22.05.8).
 fn arrays(jobs: &[JobRef]) -> Vec<&str> {
-    let ids = jobs
-        .iter()
-        .filter_map(|job| job.id.as_ref()?.0.split('_').next());
+    let ids = jobs.iter().filter_map(|job| job.id.as_ref()?.0.split('_').next());
     ids.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -299,7 +277,7 @@ enum Source {
 /// squeue_after_elem_cancel); when the last one does, the array stays as one job `71`. So an element that is
 /// not listed while its array is, is over.
 fn of(source: Source, jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
-    let wanted: HashMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
+    let wanted: BTreeMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
     let arrays: HashSet<String> = observations
         .iter()
         .filter_map(|o| match (source, o.id.0.split_once('_'), &o.state) {
@@ -319,20 +297,12 @@ fn of(source: Source, jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Ob
         let Some(id) = job.id.as_ref().filter(|id| !ids.contains(id)) else {
             continue;
         };
-        if id
-            .0
-            .split_once('_')
-            .is_some_and(|(array, _)| arrays.contains(array))
-        {
+        if id.0.split_once('_').is_some_and(|(array, _)| arrays.contains(array)) {
             seen.push(Observation {
                 name: job.name.clone(),
                 id: id.clone(),
-                state: Observed::Ended {
-                    how: EndedHow::Cancelled,
-                    exit_code: None,
-                },
-                reason: "not listed while its array is: cancelled before it started, or long over"
-                    .to_owned(),
+                state: Observed::Ended { how: EndedHow::Cancelled, exit_code: None },
+                reason: "not listed while its array is: cancelled before it started, or long over".to_owned(),
                 node: None,
                 seconds_left: None,
             });
@@ -345,11 +315,7 @@ async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
     judge(verb, call, call.run().await)
 }
 
-fn judge(
-    verb: Verb,
-    call: &Call,
-    answer: Result<Answer, CallError>,
-) -> Result<Answer, BackendError> {
+fn judge(verb: Verb, call: &Call, answer: Result<Answer, CallError>) -> Result<Answer, BackendError> {
     let answer = match answer {
         Ok(answer) if answer.exit == Exit::Code(0) => return Ok(answer),
         Ok(answer) => answer,
@@ -382,20 +348,12 @@ mod tests {
     use crate::runtime::ids::{JobName, JobSeq};
 
     fn job(seq: u32, id: Option<&str>) -> JobRef {
-        JobRef {
-            name: JobName::new("abcd", JobSeq(seq)),
-            id: id.map(|id| NativeId(id.to_owned())),
-        }
+        JobRef { name: JobName::new("abcd", JobSeq(seq)), id: id.map(|id| NativeId(id.to_owned())) }
     }
 
     #[test]
     fn asks_for_arrays_once() {
-        let jobs = [
-            job(1, Some("71_0")),
-            job(2, Some("71_1")),
-            job(3, Some("8")),
-            job(4, None),
-        ];
+        let jobs = [job(1, Some("71_0")), job(2, Some("71_1")), job(3, Some("8")), job(4, None)];
         assert_eq!(arrays(&jobs), ["71", "8"]);
     }
 
@@ -412,35 +370,20 @@ mod tests {
     fn a_reused_id_is_another_job() {
         let text = "71_0|RUNNING|1:00|n01|None|dcabcd-000001\n71_1|RUNNING|1:00|n01|None|dcabcd-000001\n\
             8|RUNNING|1:00|n01|None|dcabcd-000009\n9|RUNNING|1:00|n01|None|dcabcd-000004\n";
-        let jobs = [
-            job(1, Some("71_0")),
-            job(2, Some("70")),
-            job(3, Some("8")),
-            job(4, None),
-        ];
-        assert_eq!(
-            ids(Source::Listing, &jobs, text),
-            ["71_0 Running", "9 Running"]
-        );
+        let jobs = [job(1, Some("71_0")), job(2, Some("70")), job(3, Some("8")), job(4, None)];
+        assert_eq!(ids(Source::Listing, &jobs, text), ["71_0 Running", "9 Running"]);
     }
 
     #[test]
     fn an_element_that_vanished_is_over() {
-        let jobs = [
-            job(1, Some("71_0")),
-            job(2, Some("71_1")),
-            job(3, Some("72_0")),
-        ];
+        let jobs = [job(1, Some("71_0")), job(2, Some("71_1")), job(3, Some("72_0"))];
         let some = "71_0|PENDING|1:00||JobHeldUser|dcabcd-000001\n";
         let listed = ids(Source::Listing, &jobs, some);
         assert_eq!(listed, ["71_0 Pending", "71_1 Cancelled"]);
         assert_eq!(ids(Source::Accounting, &jobs, some), ["71_0 Pending"]);
         let none = "71|CANCELLED|1:00||JobHeldUser|dcabcd-000001\n";
         for source in [Source::Listing, Source::Accounting] {
-            assert_eq!(
-                ids(source, &jobs, none),
-                ["71_0 Cancelled", "71_1 Cancelled"]
-            );
+            assert_eq!(ids(source, &jobs, none), ["71_0 Cancelled", "71_1 Cancelled"]);
         }
         assert!(ids(Source::Listing, &jobs, "").is_empty());
     }
@@ -448,22 +391,11 @@ mod tests {
     #[test]
     fn calls_without_an_answer() {
         let call = Call::new("sbatch");
-        let timed_out = || CallError::TimedOut {
-            seconds: 1,
-            stderr: String::new(),
-        };
+        let timed_out = || CallError::TimedOut { seconds: 1, stderr: String::new() };
         let class = |verb, error| judge(verb, &call, Err(error)).unwrap_err().class;
         assert_eq!(class(Verb::Submit, timed_out()), ErrorClass::Ambiguous);
         assert_eq!(class(Verb::List, timed_out()), ErrorClass::Transient);
-        let missing = judge(
-            Verb::Submit,
-            &call,
-            Err(CallError::Missing { program: "sbatch" }),
-        )
-        .unwrap_err();
-        assert_eq!(
-            (missing.class, missing.fix.is_some()),
-            (ErrorClass::Permanent, true)
-        );
+        let missing = judge(Verb::Submit, &call, Err(CallError::Missing { program: "sbatch" })).unwrap_err();
+        assert_eq!((missing.class, missing.fix.is_some()), (ErrorClass::Permanent, true));
     }
 }

@@ -2,8 +2,8 @@
 
 use handlebars::template::{HelperTemplate, Parameter, Template, TemplateElement};
 use handlebars::{
-    Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderError as Failure,
-    RenderErrorReason, ScopedJson,
+    Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderError as Failure, RenderErrorReason,
+    ScopedJson,
 };
 use serde::Serialize;
 
@@ -68,29 +68,18 @@ pub(super) fn render(
             line: error.pos().map(|(line, _)| line),
             problem: short(&error.reason().to_string()),
         })?;
-        let allowed = Allowed {
-            fields,
-            partials: &partials,
-        };
+        let allowed = Allowed { fields, partials: &partials };
         allowed
             .template(&template)
-            .map_err(|unknown| TemplateError::UnknownName {
-                template: (*name).to_owned(),
-                name: unknown,
-            })?;
+            .map_err(|unknown| TemplateError::UnknownName { template: (*name).to_owned(), name: unknown })?;
         registry.register_template(name, template);
     }
     let main = files.first().map_or("", |(name, _)| name);
-    registry
-        .render(main, values)
-        .map_err(|error| TemplateError::Value {
-            template: error
-                .template_name
-                .clone()
-                .unwrap_or_else(|| main.to_owned()),
-            line: error.line_no,
-            problem: short(&error.reason().to_string()),
-        })
+    registry.render(main, values).map_err(|error| TemplateError::Value {
+        template: error.template_name.clone().unwrap_or_else(|| main.to_owned()),
+        line: error.line_no,
+        problem: short(&error.reason().to_string()),
+    })
 }
 
 /// The first line: what pest says of a syntax error is a wall of rule names.
@@ -116,10 +105,7 @@ impl Allowed<'_> {
             TemplateElement::HelperBlock(helper) => {
                 self.helper(helper, BLOCKS)?;
                 let inner = [&helper.template, &helper.inverse];
-                inner
-                    .into_iter()
-                    .flatten()
-                    .try_for_each(|t| self.template(t))
+                inner.into_iter().flatten().try_for_each(|t| self.template(t))
             }
             TemplateElement::PartialExpression(partial) => {
                 let name = partial.name.as_name().unwrap_or_default();
@@ -228,36 +214,22 @@ mod tests {
     use serde_json::json;
 
     fn one(text: &str, values: serde_json::Value) -> Result<String, String> {
-        render(&[("t", text)], &["a", "b", "list"], &values, |topic| {
-            (topic == "a").then(|| "because".to_owned())
-        })
-        .map_err(|e| e.to_string())
+        render(&[("t", text)], &["a", "b", "list"], &values, |topic| (topic == "a").then(|| "because".to_owned()))
+            .map_err(|e| e.to_string())
     }
 
     #[test]
     fn quotes_and_refuses() {
         let values = json!({"a": "it's a & b", "b": "x\ny"});
-        assert_eq!(
-            one("{{a}} {{sh a}}", values.clone()).unwrap(),
-            "it's a & b \"it's a & b\""
-        );
-        assert_eq!(
-            one("{{line (sh a)}}", values.clone()).unwrap(),
-            "\"it's a & b\""
-        );
+        assert_eq!(one("{{a}} {{sh a}}", values.clone()).unwrap(), "it's a & b \"it's a & b\"");
+        assert_eq!(one("{{line (sh a)}}", values.clone()).unwrap(), "\"it's a & b\"");
         assert_eq!(one("{{sh b}}", values.clone()).unwrap(), "'x\ny'");
         assert_eq!(
             one("\n{{line b}}", values.clone()).unwrap_err(),
             "template t, line 2: a control character in \"x\\ny\""
         );
-        assert_eq!(
-            one("{{line (sh b)}}", values).unwrap_err().lines().count(),
-            1
-        );
-        assert_eq!(
-            one("{{why \"a\"}}x{{why \"b\"}}", json!({})).unwrap(),
-            "# because\nx"
-        );
+        assert_eq!(one("{{line (sh b)}}", values).unwrap_err().lines().count(), 1);
+        assert_eq!(one("{{why \"a\"}}x{{why \"b\"}}", json!({})).unwrap(), "# because\nx");
     }
 
     #[test]
@@ -278,24 +250,15 @@ mod tests {
             "{{#if a includeZero=c}}x{{/if}}",
         ] {
             let error = one(text, json!({"a": "1"})).unwrap_err();
-            assert!(
-                error.starts_with("template t: unknown name"),
-                "{text}: {error}"
-            );
+            assert!(error.starts_with("template t: unknown name"), "{text}: {error}");
         }
-        let list = one(
-            "{{#each list}}\n{{line this}}\n{{/each}}\n",
-            json!({"list": ["p", "q"]}),
-        );
+        let list = one("{{#each list}}\n{{line this}}\n{{/each}}\n", json!({"list": ["p", "q"]}));
         assert_eq!(list.unwrap(), "p\nq\n");
     }
 
     #[test]
     fn syntax_errors_are_one_line() {
         let error = one("x\n{{#if a}}\ny", json!({})).unwrap_err();
-        assert!(
-            error.starts_with("template t") && error.lines().count() == 1,
-            "{error}"
-        );
+        assert!(error.starts_with("template t") && error.lines().count() == 1, "{error}");
     }
 }

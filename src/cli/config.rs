@@ -54,7 +54,10 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<u8, Problem> {
             let problems = check(&layers, &Facts::of_host(&context.variables));
             if problems.is_empty() {
                 let read = layers.read.len();
-                context.printer.note(&format!("the configuration is fine ({} read)", crate::ui::words::count(read as u64, "file")));
+                context.printer.note(&format!(
+                    "the configuration is fine ({} read)",
+                    crate::ui::words::count(read as u64, "file")
+                ));
                 return Ok(0);
             }
             for problem in problems {
@@ -64,7 +67,9 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<u8, Problem> {
         }
         ConfigCommand::Trust { file } => {
             let path = trust(&context.state()?, file)?;
-            context.printer.note(&format!("{} is trusted as it is now; a change makes it strange again", path.display()));
+            context
+                .printer
+                .note(&format!("{} is trusted as it is now; a change makes it strange again", path.display()));
             Ok(0)
         }
     }

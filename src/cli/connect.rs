@@ -20,7 +20,7 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 
 /// What is the matter with a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Condition {
+pub(super) enum Condition {
     /// There is none of this name.
     Missing,
     /// It went down in order.
@@ -30,12 +30,13 @@ pub enum Condition {
 }
 
 /// Looks at the folder alone.
-pub fn condition(folder: &Folder) -> Result<Condition, Problem> {
+pub(super) fn condition(folder: &Folder) -> Result<Condition, Problem> {
     if !folder.exists() {
         return Ok(Condition::Missing);
     }
     let disk = open_disk(folder)?;
-    let state = lease::read_lease(&disk).map_err(|error| Problem::new(Kind::Unreachable, "cannot read the lease").says(error.to_string()))?;
+    let state = lease::read_lease(&disk)
+        .map_err(|error| Problem::new(Kind::Unreachable, "cannot read the lease").says(error.to_string()))?;
     Ok(match state {
         Some(state) if state.state == ServerState::Closed => Condition::Down,
         _ => Condition::Up,
@@ -44,12 +45,13 @@ pub fn condition(folder: &Folder) -> Result<Condition, Problem> {
 
 pub(super) fn open_disk(folder: &Folder) -> Result<RealDisk, Problem> {
     RealDisk::open(folder.path()).map_err(|error| {
-        Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display())).says(error.to_string())
+        Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display()))
+            .says(error.to_string())
     })
 }
 
 /// The problem of a command that needs a cluster where none is up.
-pub fn not_up(folder: &Folder) -> Problem {
+pub(super) fn not_up(folder: &Folder) -> Problem {
     Problem::new(Kind::Unreachable, format!("no cluster {} is up", folder.name())).fix(up_command(folder))
 }
 
@@ -58,12 +60,12 @@ fn up_command(folder: &Folder) -> String {
 }
 
 /// Returns the option that names a cluster in commands that we suggest.
-pub fn cluster_flag(folder: &Folder) -> String {
+pub(super) fn cluster_flag(folder: &Folder) -> String {
     if folder.name() == "default" { String::new() } else { format!(" --cluster {}", folder.name()) }
 }
 
 /// Connects to the server of a cluster that is up; one that died is brought back first.
-pub async fn connect(folder: &Folder, context: &Context) -> Result<Client, Problem> {
+pub(super) async fn connect(folder: &Folder, context: &Context) -> Result<Client, Problem> {
     match condition(folder)? {
         Condition::Missing | Condition::Down => return Err(not_up(folder)),
         Condition::Up => {}
@@ -83,8 +85,9 @@ pub async fn connect(folder: &Folder, context: &Context) -> Result<Client, Probl
 }
 
 /// Starts a server process that outlives us, and returns when it answers.
-pub async fn start_server(folder: &Folder, open: bool, take_over: bool, context: &Context) -> Result<(), Problem> {
-    let internal = |what: &str, error: std::io::Error| Problem::new(Kind::Unreachable, what.to_owned()).says(error.to_string());
+pub(super) async fn start_server(folder: &Folder, open: bool, take_over: bool, context: &Context) -> Result<(), Problem> {
+    let internal =
+        |what: &str, error: std::io::Error| Problem::new(Kind::Unreachable, what.to_owned()).says(error.to_string());
     let program = std::env::current_exe().map_err(|error| internal("cannot find the path of this program", error))?;
     let log_path = folder.server_log();
     if std::fs::metadata(&log_path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
@@ -97,7 +100,9 @@ pub async fn start_server(folder: &Folder, open: bool, take_over: bool, context:
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(&log_path)
-        .map_err(|error| internal("cannot write the server's log", error).location(log_path.display().to_string()))?;
+        .map_err(|error| {
+        internal("cannot write the server's log", error).location(log_path.display().to_string())
+    })?;
     let mut command = Command::new(program);
     command.arg("server").arg("--cluster-folder").arg(folder.path());
     if open {
@@ -122,7 +127,9 @@ pub async fn start_server(folder: &Folder, open: bool, take_over: bool, context:
         match serde_json::from_str(&line) {
             Ok(StartLine::Waiting { seconds }) => {
                 if !told {
-                    let text = format!("the former server gives no sign of life; taking over in {seconds} s unless it does (at once: dcluster up --take-over)");
+                    let text = format!(
+                        "the former server gives no sign of life; taking over in {seconds} s unless it does (at once: dcluster up --take-over)"
+                    );
                     context.printer.note(&text);
                     told = true;
                 }
@@ -161,7 +168,7 @@ fn told_problem(code: u8, told: crate::server::StartProblem) -> Problem {
 }
 
 /// Returns the end of a text file.
-pub fn tail(path: &std::path::Path, bytes: u64) -> String {
+pub(super) fn tail(path: &std::path::Path, bytes: u64) -> String {
     let read = || {
         let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
         let length = file.metadata()?.len();
@@ -174,13 +181,14 @@ pub fn tail(path: &std::path::Path, bytes: u64) -> String {
 }
 
 /// Reads the state of a cluster that is down from its journal, for commands that only look.
-pub fn offline(folder: &Folder) -> Result<(Core, Identity), Problem> {
+pub(super) fn offline(folder: &Folder) -> Result<(Core, Identity), Problem> {
     if !folder.exists() {
         return Err(not_up(folder));
     }
     let identity = folder.open()?;
     let disk = open_disk(folder)?;
-    let lease = lease::read_lease(&disk).map_err(|error| Problem::new(Kind::Unreachable, "cannot read the lease").says(error.to_string()))?;
+    let lease = lease::read_lease(&disk)
+        .map_err(|error| Problem::new(Kind::Unreachable, "cannot read the lease").says(error.to_string()))?;
     let mut core = core_of(folder, &identity, u32::MAX >> 8, 1)?;
     replay(folder, &disk, &identity, lease.as_ref(), &mut core)?;
     Ok((core, identity))

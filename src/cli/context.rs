@@ -64,7 +64,11 @@ impl Context {
 
     /// Returns the same context that says only errors.
     pub fn hushed(&self) -> Self {
-        Self { printer: Printer { verbosity: Verbosity::Quiet, ..self.printer }, variables: self.variables.clone(), progress: self.progress }
+        Self {
+            printer: Printer { verbosity: Verbosity::Quiet, ..self.printer },
+            variables: self.variables.clone(),
+            progress: self.progress,
+        }
     }
 
     /// Returns all layers of settings, with the flags of a command.
@@ -104,7 +108,11 @@ impl Context {
     }
 
     /// Runs an asynchronous command; Ctrl-C ends it with `interrupted`.
-    pub fn block_on<T>(&self, work: impl Future<Output = Result<T, Problem>>, interrupted: impl FnOnce() -> Problem) -> Result<T, Problem> {
+    pub fn block_on<T>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>>,
+        interrupted: impl FnOnce() -> Problem,
+    ) -> Result<T, Problem> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -138,16 +146,18 @@ impl Context {
 }
 
 /// Parses the task ids of a command line.
-pub fn selections(words: &[String]) -> Result<Vec<Selection>, Problem> {
+pub(super) fn selections(words: &[String]) -> Result<Vec<Selection>, Problem> {
     let mut all = Vec::new();
     for word in words {
-        let some = Selection::parse(word).map_err(|error| Problem::new(Kind::Usage, error.to_string()).fix("an id is what submit printed: 3, 3.7 or 3.1-5"))?;
+        let some = Selection::parse(word).map_err(|error| {
+            Problem::new(Kind::Usage, error.to_string()).fix("an id is what submit printed: 3, 3.7 or 3.1-5")
+        })?;
         all.extend(some);
     }
     Ok(all)
 }
 
 /// The problem of a command that Ctrl-C ended and that changed nothing.
-pub fn interrupted() -> Problem {
+pub(super) fn interrupted() -> Problem {
     Problem::new(Kind::Interrupted, "interrupted")
 }

@@ -54,14 +54,17 @@ pub(super) fn run(args: &DownArgs, context: &Context) -> Result<u8, Problem> {
         }
         Condition::Up => {
             context.block_on(down(&folder, mode, context), || {
-                Problem::new(Kind::Interrupted, "stopped waiting; the cluster goes on going down").fix("dcluster down  waits again")
+                Problem::new(Kind::Interrupted, "stopped waiting; the cluster goes on going down")
+                    .fix("dcluster down  waits again")
             })?;
         }
     }
     if args.purge {
         folder.open()?;
         std::fs::remove_dir_all(folder.path()).map_err(|error| {
-            Problem::new(Kind::Unreachable, format!("cannot delete {}", folder.path().display())).says(error.to_string()).done("the cluster is down")
+            Problem::new(Kind::Unreachable, format!("cannot delete {}", folder.path().display()))
+                .says(error.to_string())
+                .done("the cluster is down")
         })?;
     }
     json_done(&folder, context)

@@ -97,6 +97,9 @@ fn print(line: &str, job: Option<u32>, context: &Context) -> Result<(), Problem>
     if context.printer.json {
         return context.printer.data(line);
     }
-    let time = event.time.parse::<Timestamp>().map_or(event.time.clone(), |at| local_time(at, Timestamp::now(), &TimeZone::system()));
+    let time = event
+        .time
+        .parse::<Timestamp>()
+        .map_or(event.time.clone(), |at| local_time(at, Timestamp::now(), &TimeZone::system()));
     context.printer.data(format!("{time}  {}", escape(&event.text)))
 }

@@ -40,7 +40,8 @@ impl Stream {
     /// Copies what is new; a file that is not there (yet, or because nothing was written) is empty.
     fn copy(&mut self, path: &BStr, out: &mut impl Write) -> std::io::Result<bool> {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let Ok(mut file) = OpenOptions::new().read(true).custom_flags(flags).open(Path::new(OsStr::from_bytes(path))) else {
+        let Ok(mut file) = OpenOptions::new().read(true).custom_flags(flags).open(Path::new(OsStr::from_bytes(path)))
+        else {
             return Ok(false);
         };
         let mut any = false;

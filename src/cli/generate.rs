@@ -33,7 +33,8 @@ pub(super) struct ManArgs {
 }
 
 pub(super) fn man(args: &ManArgs, context: &Context) -> Result<u8, Problem> {
-    let fail = |error: std::io::Error| Problem::new(Kind::Failed, "cannot write the manual pages").says(error.to_string());
+    let fail =
+        |error: std::io::Error| Problem::new(Kind::Failed, "cannot write the manual pages").says(error.to_string());
     match &args.out {
         Some(folder) => {
             std::fs::create_dir_all(folder).map_err(fail)?;

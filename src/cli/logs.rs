@@ -79,7 +79,10 @@ fn job(words: &[String], letters: &str) -> Result<Option<JobSeq>, Problem> {
     match words {
         [name] => Ok(JobName::parse(letters, name).map(|(_, seq)| seq)),
         [word, number] if word == "job" => {
-            let seq: u32 = number.parse().map_err(|_| Problem::new(Kind::Usage, format!("`{number}` is no number of a job")).fix("dcluster status -v  lists them"))?;
+            let seq: u32 = number.parse().map_err(|_| {
+                Problem::new(Kind::Usage, format!("`{number}` is no number of a job"))
+                    .fix("dcluster status -v  lists them")
+            })?;
             Ok(Some(JobSeq(seq)))
         }
         _ => Ok(None),
@@ -89,7 +92,8 @@ fn job(words: &[String], letters: &str) -> Result<Option<JobSeq>, Problem> {
 /// A line between outputs, on standard error: data stays data.
 fn header(info: &TaskInfo) {
     let id = task_id(info.task, &info.indexes);
-    let reason = info.reason.as_deref().map(|reason| format!(" ({})", crate::ui::words::escape(reason))).unwrap_or_default();
+    let reason =
+        info.reason.as_deref().map(|reason| format!(" ({})", crate::ui::words::escape(reason))).unwrap_or_default();
     // Nothing can be done when standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "==> task {id} {}{reason}", super::tasks::state_word(info.kind));
 }
@@ -105,7 +109,8 @@ async fn print(mut info: TaskInfo, follow: bool, source: &mut Source) -> Result<
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         let index = info.indexes.index(info.task.element);
-        let selection = crate::selection::Selection { array: info.task.array, indexes: index.map(|index| (index, index)) };
+        let selection =
+            crate::selection::Selection { array: info.task.array, indexes: index.map(|index| (index, index)) };
         let (page, _) = source.page(&[selection], &[], None).await?;
         if let Some(newer) = page.into_iter().next() {
             info = newer;
@@ -119,9 +124,12 @@ async fn print(mut info: TaskInfo, follow: bool, source: &mut Source) -> Result<
 
 fn job_log(folder: &Folder, letters: &str, job: JobSeq) -> Result<u8, Problem> {
     let Some(path) = crate::backends::job_logs(folder.path(), letters, job).find(|path| path.exists()) else {
-        return Err(Problem::new(Kind::Failed, format!("job {} has written nothing", job.0)).fix("dcluster status -v  says what it does"));
+        return Err(Problem::new(Kind::Failed, format!("job {} has written nothing", job.0))
+            .fix("dcluster status -v  says what it does"));
     };
-    let bytes = std::fs::read(&path).map_err(|error| Problem::new(Kind::Failed, format!("cannot read {}", path.display())).says(error.to_string()))?;
+    let bytes = std::fs::read(&path).map_err(|error| {
+        Problem::new(Kind::Failed, format!("cannot read {}", path.display())).says(error.to_string())
+    })?;
     std::io::stdout().lock().write_all(&bytes).map_err(|error| Problem::new(Kind::OutputClosed, error.to_string()))?;
     Ok(0)
 }

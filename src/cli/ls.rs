@@ -48,9 +48,19 @@ pub(super) fn run(_: &LsArgs, context: &Context) -> Result<u8, Problem> {
         context.printer.note(&format!("no clusters in {}; dcluster up makes one", state.display()));
         return Ok(0);
     }
-    let mut table = Table::new(&[("cluster", Align::Left), ("backend", Align::Left), ("state", Align::Left), ("jobs", Align::Right)]);
+    let mut table = Table::new(&[
+        ("cluster", Align::Left),
+        ("backend", Align::Left),
+        ("state", Align::Left),
+        ("jobs", Align::Right),
+    ]);
     for row in rows {
-        table.row([row.cluster, row.backend, row.state.to_owned(), row.jobs.map_or("-".to_owned(), |jobs| jobs.to_string())]);
+        table.row([
+            row.cluster,
+            row.backend,
+            row.state.to_owned(),
+            row.jobs.map_or("-".to_owned(), |jobs| jobs.to_string()),
+        ]);
     }
     context.printer.data(table.render(context.printer.table_width()))?;
     Ok(0)
@@ -64,7 +74,10 @@ async fn look(folder: &Folder) -> Row {
         Ok(Condition::Up) => match Client::connect(folder).await {
             Err(_) => ("lost", None),
             Ok(mut client) => {
-                let jobs = super::up::status(&mut client).await.ok().map(|status| status.jobs.iter().filter(|job| job.live()).count());
+                let jobs = super::up::status(&mut client)
+                    .await
+                    .ok()
+                    .map(|status| status.jobs.iter().filter(|job| job.live()).count());
                 ("up", jobs.and_then(|jobs| u32::try_from(jobs).ok()))
             }
         },

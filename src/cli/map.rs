@@ -74,7 +74,9 @@ fn usage(what: impl std::fmt::Display) -> Problem {
 }
 
 fn read(origin: Origin, null: bool) -> Result<Vec<BString>, Problem> {
-    let fail = |name: String, error: std::io::Error| usage(format!("cannot read the inputs from {name}")).says(error.to_string());
+    let fail = |name: String, error: std::io::Error| {
+        usage(format!("cannot read the inputs from {name}")).says(error.to_string())
+    };
     let text = match origin {
         Origin::Values(values) => return Ok(values),
         Origin::File(path) if path != "-" => {
@@ -98,10 +100,19 @@ pub(super) fn run(args: &MapArgs, context: &Context) -> Result<u8, Problem> {
         usage(error).fix(fix)
     })?;
     if template.inputs_needed() > tail.sources.len() {
-        return Err(usage(format!("the template wants {} inputs, there are {}", template.inputs_needed(), tail.sources.len())).fix("give one ::: for each: ::: a b ::: 1 2"));
+        return Err(usage(format!(
+            "the template wants {} inputs, there are {}",
+            template.inputs_needed(),
+            tail.sources.len()
+        ))
+        .fix("give one ::: for each: ::: a b ::: 1 2"));
     }
-    if tail.sources.iter().any(|source| source.origin == Origin::Stdin) && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-        return Err(usage("there are no inputs").fix("dcluster map 'gzip {}' ::: *.nc").fix("ls *.nc | dcluster map 'gzip {}'"));
+    if tail.sources.iter().any(|source| source.origin == Origin::Stdin)
+        && std::io::IsTerminal::is_terminal(&std::io::stdin())
+    {
+        return Err(usage("there are no inputs")
+            .fix("dcluster map 'gzip {}' ::: *.nc")
+            .fix("ls *.nc | dcluster map 'gzip {}'"));
     }
     let mut sources = Vec::new();
     for source in tail.sources {
@@ -120,7 +131,8 @@ pub(super) fn run(args: &MapArgs, context: &Context) -> Result<u8, Problem> {
     }
     let count = u32::try_from(inputs.len()).map_err(usage)?;
     let source = BString::from(bstr::join(" ", &tail.command));
-    let mut submission = args.task.submission(Command::Template(source), Indexes::Range { first: 1, count, step: 1 }, context)?;
+    let mut submission =
+        args.task.submission(Command::Template(source), Indexes::Range { first: 1, count, step: 1 }, context)?;
     submission.body.name = short_name(&tail.command);
     submission.inputs = inputs;
     submission.at_most = args.at_most;
@@ -141,13 +153,21 @@ pub(super) fn run(args: &MapArgs, context: &Context) -> Result<u8, Problem> {
         None => super::context::interrupted(),
     })?;
     if context.printer.json {
-        context.printer.data_json(&serde_json::json!({ "id": id.get().map(|array| array.to_string()), "tasks": counts }))?;
+        context
+            .printer
+            .data_json(&serde_json::json!({ "id": id.get().map(|array| array.to_string()), "tasks": counts }))?;
     }
     Ok(u8::from(counts.failed + counts.cancelled > 0))
 }
 
 /// Shows progress, writes the log, stops early; until all has ended.
-async fn watch(client: &mut Client, array: ArrayId, halt: Halt, mut log: Option<&mut Log>, context: &Context) -> Result<Counts, Problem> {
+async fn watch(
+    client: &mut Client,
+    array: ArrayId,
+    halt: Halt,
+    mut log: Option<&mut Log>,
+    context: &Context,
+) -> Result<Counts, Problem> {
     let (face, unicode) = context.face();
     let tasks = all_of(array);
     let mut progress: Option<Progress> = None;
@@ -156,7 +176,8 @@ async fn watch(client: &mut Client, array: ArrayId, halt: Halt, mut log: Option<
     loop {
         let answer = ask(client, &tasks, Duration::from_millis(if progress.is_some() { 200 } else { 0 })).await?;
         let counts = answer.counts;
-        let shown = progress.get_or_insert_with(|| Progress::start(context.printer, face, unicode, progress_counts(&counts)));
+        let shown =
+            progress.get_or_insert_with(|| Progress::start(context.printer, face, unicode, progress_counts(&counts)));
         shown.update(progress_counts(&counts));
         notes.tell(&answer, |line| shown.note(line));
         if let Some(log) = log.as_deref_mut() {
@@ -169,7 +190,10 @@ async fn watch(client: &mut Client, array: ArrayId, halt: Halt, mut log: Option<
             tell_failures(client, array, &counts, context).await?;
             return Ok(counts);
         }
-        let decided = halt.decide(HaltCounts { succeeded: counts.finished, failed: counts.failed }, counts.unfinished() + counts.finished + counts.failed + counts.cancelled);
+        let decided = halt.decide(
+            HaltCounts { succeeded: counts.finished, failed: counts.failed },
+            counts.unfinished() + counts.finished + counts.failed + counts.cancelled,
+        );
         if !halted && decided != Decision::Continue {
             halted = true;
             stop(client, array, decided, context).await?;
@@ -220,7 +244,11 @@ async fn tell_failures(client: &mut Client, array: ArrayId, counts: &Counts, con
         let reason = crate::ui::words::escape(info.reason.as_deref().unwrap_or("failed"));
         let path = PathBuf::from(OsString::from_vec(info.stderr.to_vec()));
         let last = super::connect::tail(&path, 2000);
-        let last = last.lines().rev().find(|line| !line.trim().is_empty()).map(|line| format!(": {}", crate::ui::words::escape(line.trim())));
+        let last = last
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .map(|line| format!(": {}", crate::ui::words::escape(line.trim())));
         context.printer.note(&format!("task {id} failed: {reason}{}", last.unwrap_or_default()));
     }
     if counts.failed > 3 {
@@ -239,7 +267,9 @@ struct Log {
 
 impl Log {
     fn create(path: &std::path::Path) -> Result<Self, Problem> {
-        let fail = |error: std::io::Error| usage(format!("cannot write {}", path.display())).says(error.to_string()).location("--joblog");
+        let fail = |error: std::io::Error| {
+            usage(format!("cannot write {}", path.display())).says(error.to_string()).location("--joblog")
+        };
         let mut file = std::fs::File::create(path).map_err(fail)?;
         writeln!(file, "{HEADER}").map_err(fail)?;
         Ok(Self { file, path: path.to_owned(), after: None })
@@ -254,15 +284,21 @@ impl Log {
                 Reply::Tasks { tasks, .. } => tasks,
                 other => return Err(unexpected(&other)),
             };
-            let ended: Vec<&TaskInfo> =
-                page.iter().take_while(|info| last || matches!(info.kind, TaskKind::Finished | TaskKind::Failed | TaskKind::Cancelled)).collect();
+            let ended: Vec<&TaskInfo> = page
+                .iter()
+                .take_while(|info| {
+                    last || matches!(info.kind, TaskKind::Finished | TaskKind::Failed | TaskKind::Cancelled)
+                })
+                .collect();
             let mut text = Vec::new();
             for info in &ended {
                 text.extend_from_slice(&entry(info));
                 text.push(b'\n');
             }
             self.file.write_all(&text).map_err(|error| {
-                Problem::new(Kind::Failed, format!("cannot write {}", self.path.display())).says(error.to_string()).done("the tasks go on")
+                Problem::new(Kind::Failed, format!("cannot write {}", self.path.display()))
+                    .says(error.to_string())
+                    .done("the tasks go on")
             })?;
             match ended.last() {
                 Some(info) => self.after = Some(Some(info.task)),

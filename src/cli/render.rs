@@ -31,7 +31,8 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     // A cluster that was never up has no letters yet; `up` draws them.
     let letters = if folder.exists() { folder.open()?.letters } else { "wxyz".to_owned() };
     let home = crate::backends::job_home(&folder, &letters, &resolved.spec)?;
-    let origins: BTreeMap<String, String> = resolved.values.iter().map(|shown| (shown.key.name().replace('-', "_"), shown.origin.to_string())).collect();
+    let origins: BTreeMap<String, String> =
+        resolved.values.iter().map(|shown| (shown.key.name().replace('-', "_"), shown.origin.to_string())).collect();
     let jobs = resolved.spec.jobs.max(1);
     let input = RenderInput {
         home: &home,
@@ -41,7 +42,8 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
         explain: args.explain,
         origins: Some(&origins),
     };
-    let script = render_job_script(&input).map_err(|error| Problem::new(Kind::Config, "cannot render the job script").says(error.to_string()))?;
+    let script = render_job_script(&input)
+        .map_err(|error| Problem::new(Kind::Config, "cannot render the job script").says(error.to_string()))?;
     let command = match resolved.spec.backend {
         BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
         BackendKind::Slurm => crate::backends::slurm::submit_line(&home, &letters),

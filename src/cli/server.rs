@@ -33,5 +33,10 @@ pub(super) fn start_log(context: &Context) {
     let filter = context.variables.get("DCLUSTER_LOG").and_then(|value| value.to_str()).unwrap_or("info");
     let filter = tracing_subscriber::EnvFilter::new(filter);
     // A second call would be a bug of ours, and harmless.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_target(false).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

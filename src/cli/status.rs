@@ -68,8 +68,12 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<u8, Problem> {
 }
 
 fn essence(status: &Status) -> String {
-    let jobs: Vec<_> = status.jobs.iter().map(|job| (job.seq, job.state, job.reason.clone(), job.unknown, job.silent)).collect();
-    format!("{:?} {:?} {:?} {:?} {:?} {}", status.tasks, jobs, status.waiting_for, status.trouble, status.journal_trouble, status.wanted)
+    let jobs: Vec<_> =
+        status.jobs.iter().map(|job| (job.seq, job.state, job.reason.clone(), job.unknown, job.silent)).collect();
+    format!(
+        "{:?} {:?} {:?} {:?} {:?} {}",
+        status.tasks, jobs, status.waiting_for, status.trouble, status.journal_trouble, status.wanted
+    )
 }
 
 fn milliseconds(ms: u64) -> Duration {
@@ -79,7 +83,12 @@ fn milliseconds(ms: u64) -> Duration {
 /// One screen for people, at most 80 columns wide but for foreign words.
 pub(super) fn screen(folder: &Folder, backend: BackendKind, status: &Status, context: &Context) -> String {
     let flag = super::connect::cluster_flag(folder);
-    let mut text = format!("{} on {}, up {}", folder.name(), backend.as_str(), duration(Duration::from_secs(status.uptime_seconds)));
+    let mut text = format!(
+        "{} on {}, up {}",
+        folder.name(),
+        backend.as_str(),
+        duration(Duration::from_secs(status.uptime_seconds))
+    );
     let mut line = |label: &str, words: &str| {
         let _ = write!(text, "\n  {label:<8} {words}");
     };
@@ -116,13 +125,18 @@ pub(super) fn screen(folder: &Folder, backend: BackendKind, status: &Status, con
         line("", "no new work is accepted; accepted work goes on");
     }
     for failure in &status.failures {
-        let name = if failure.name.is_empty() { failure.array.to_string() } else { format!("\"{}\"", escape(&failure.name)) };
+        let name =
+            if failure.name.is_empty() { failure.array.to_string() } else { format!("\"{}\"", escape(&failure.name)) };
         line("failed", &format!("{} of {name}: {}", grouped(failure.tasks), escape(&failure.words)));
     }
     if status.tasks.failed > 0 {
         line("", &format!("look: dcluster logs{flag} --failed   again: dcluster retry{flag} --failed"));
     }
-    let jobs: Vec<&Job> = status.jobs.iter().filter(|job| job.live() || context.printer.verbosity > crate::ui::printer::Verbosity::Normal).collect();
+    let jobs: Vec<&Job> = status
+        .jobs
+        .iter()
+        .filter(|job| job.live() || context.printer.verbosity > crate::ui::printer::Verbosity::Normal)
+        .collect();
     if !jobs.is_empty() && (jobs.len() <= 10 || context.printer.verbosity > crate::ui::printer::Verbosity::Normal) {
         let _ = write!(text, "\n\n{}", job_table(&jobs, status, context));
     }
@@ -152,8 +166,15 @@ fn work_line(status: &Status) -> String {
     if total == 0 {
         return "no tasks yet".to_owned();
     }
-    let mut words = format!("{} of {} done ({})", grouped(tasks.finished), count(total, "task"), percent(tasks.finished, total));
-    for (number, word) in [(tasks.running, "running"), (tasks.ready, "ready"), (tasks.waiting, "waiting"), (tasks.failed, "failed"), (tasks.cancelled, "cancelled")] {
+    let mut words =
+        format!("{} of {} done ({})", grouped(tasks.finished), count(total, "task"), percent(tasks.finished, total));
+    for (number, word) in [
+        (tasks.running, "running"),
+        (tasks.ready, "ready"),
+        (tasks.waiting, "waiting"),
+        (tasks.failed, "failed"),
+        (tasks.cancelled, "cancelled"),
+    ] {
         if number > 0 {
             let _ = write!(words, ", {} {word}", grouped(number));
         }
@@ -174,7 +195,11 @@ fn jobs_line(status: &Status) -> String {
         (number(&|job| job.live() && job.unknown), "with unknown state"),
         (u64::from(status.jobs_ended), "ended"),
     ];
-    let said: Vec<String> = parts.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{} {word}", grouped(*number))).collect();
+    let said: Vec<String> = parts
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| format!("{} {word}", grouped(*number)))
+        .collect();
     words.push_str(if said.is_empty() { "none" } else { "" });
     words.push_str(&said.join(", "));
     words
@@ -362,7 +387,12 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
         backend: backend.as_str(),
         engine: "native",
         scaling: Scaling { mode: "fixed", jobs: status.wanted },
-        server: ServerView { host: &status.host, pid: status.pid, version: &status.version, uptime_seconds: status.uptime_seconds },
+        server: ServerView {
+            host: &status.host,
+            pid: status.pid,
+            version: &status.version,
+            uptime_seconds: status.uptime_seconds,
+        },
         jobs,
         workers,
         tasks: status.tasks,

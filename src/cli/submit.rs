@@ -113,7 +113,12 @@ fn usage(what: impl Into<String>) -> Problem {
 
 impl TaskOptions {
     /// Makes the part of a submission that these options say.
-    pub(super) fn submission(&self, command: Command, indexes: Indexes, context: &Context) -> Result<Submission, Problem> {
+    pub(super) fn submission(
+        &self,
+        command: Command,
+        indexes: Indexes,
+        context: &Context,
+    ) -> Result<Submission, Problem> {
         let memory = |text: &String| {
             parse_size(text).map_err(|error| {
                 let fix = error.fix();
@@ -123,7 +128,9 @@ impl TaskOptions {
         let mut counters = BTreeMap::new();
         for pair in &self.resource {
             let parsed = pair.split_once('=').and_then(|(name, amount)| Some((name.to_owned(), amount.parse().ok()?)));
-            let (name, amount) = parsed.ok_or_else(|| usage(format!("`{pair}` is not NAME=NUMBER")).location("--resource").fix("--resource lic=1"))?;
+            let (name, amount) = parsed.ok_or_else(|| {
+                usage(format!("`{pair}` is not NAME=NUMBER")).location("--resource").fix("--resource lic=1")
+            })?;
             counters.insert(name, amount);
         }
         if self.cores == 0 {
@@ -142,7 +149,11 @@ impl TaskOptions {
                 Some(at) => (BString::from(&bytes[..at]), BString::from(&bytes[at + 1..])),
                 None => match context.variables.get(&bytes.to_string()) {
                     Some(value) => (bytes, BString::from(value.to_owned().into_vec())),
-                    None => return Err(usage(format!("the variable {bytes} is not set here")).location("--env").fix(format!("--env {bytes}=VALUE"))),
+                    None => {
+                        return Err(usage(format!("the variable {bytes} is not set here"))
+                            .location("--env")
+                            .fix(format!("--env {bytes}=VALUE")));
+                    }
                 },
             };
             env.insert(name, value);
@@ -158,7 +169,12 @@ impl TaskOptions {
                 stdout: Output::Default,
                 stderr: Output::Default,
                 time_limit_seconds: self.time_limit.as_deref().map(|text| time("--time-limit", text)).transpose()?,
-                request: Resources { cores: self.cores, memory_bytes: self.memory.as_ref().map(memory).transpose()?.unwrap_or(0), gpus: self.gpus, counters },
+                request: Resources {
+                    cores: self.cores,
+                    memory_bytes: self.memory.as_ref().map(memory).transpose()?.unwrap_or(0),
+                    gpus: self.gpus,
+                    counters,
+                },
                 indexes,
                 umask: mask,
             },
@@ -181,7 +197,10 @@ fn submission(args: &SubmitArgs, context: &Context) -> Result<Submission, Proble
     let array = args
         .array
         .as_deref()
-        .map(|text| text.parse::<ArraySpec>().map_err(|error| usage(error.to_string()).location("--array").fix("--array 1-1000, 1-100:2 or 1,3,7")))
+        .map(|text| {
+            text.parse::<ArraySpec>()
+                .map_err(|error| usage(error.to_string()).location("--array").fix("--array 1-1000, 1-100:2 or 1,3,7"))
+        })
         .transpose()?;
     let (indexes, at_most) = array.map_or((Indexes::Single, None), |array| (array.indexes, array.at_most));
     let mut submission = args.task.submission(Command::Argv(words), indexes, context)?;
@@ -273,7 +292,9 @@ pub(super) fn run(args: &SubmitArgs, context: &Context) -> Result<u8, Problem> {
     let work = async {
         if !args.wait {
             let folder = context.folder(&cluster)?;
-            let mut client = connect(&folder, context).await.map_err(|problem| problem.fix("or: dcluster submit --wait …  (starts a cluster for this one command)"))?;
+            let mut client = connect(&folder, context).await.map_err(|problem| {
+                problem.fix("or: dcluster submit --wait …  (starts a cluster for this one command)")
+            })?;
             submission.after = dependencies(&args.after, &mut client).await?;
             let array = send(&mut client, submission).await?;
             if context.printer.json {

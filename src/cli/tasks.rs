@@ -84,7 +84,12 @@ impl Source {
     }
 
     /// Returns a page and where the next one begins.
-    pub(super) async fn page(&mut self, tasks: &[Selection], kinds: &[Kind], after: Option<TaskId>) -> Result<(Vec<TaskInfo>, Option<TaskId>), Problem> {
+    pub(super) async fn page(
+        &mut self,
+        tasks: &[Selection],
+        kinds: &[Kind],
+        after: Option<TaskId>,
+    ) -> Result<(Vec<TaskInfo>, Option<TaskId>), Problem> {
         match self {
             Self::Live(client) => {
                 let request = Request::Tasks { tasks: tasks.to_vec(), kinds: kinds.to_vec(), after, limit: PAGE };

@@ -71,7 +71,12 @@ pub(super) enum News {
 }
 
 /// Brings a cluster up, or joins it.
-pub(super) async fn up(folder: &Folder, resolved: &Resolved, take_over: bool, context: &Context) -> Result<(Client, News), Problem> {
+pub(super) async fn up(
+    folder: &Folder,
+    resolved: &Resolved,
+    take_over: bool,
+    context: &Context,
+) -> Result<(Client, News), Problem> {
     let mut found = condition(folder)?;
     if found == Condition::Missing {
         check_reach(&resolved.spec, context)?;
@@ -110,7 +115,9 @@ pub(super) async fn up(folder: &Folder, resolved: &Resolved, take_over: bool, co
 fn rewrite(folder: &Folder, spec: &Spec, environment: &[u8]) -> Result<(), Problem> {
     let bytes = serde_json::to_vec_pretty(spec).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
     folder.write("spec", &bytes).and_then(|()| folder.write("env.sh", environment)).map_err(|error| {
-        Problem::new(Kind::Unreachable, format!("cannot write into {}", folder.path().display())).says(error.to_string()).done("nothing was started")
+        Problem::new(Kind::Unreachable, format!("cannot write into {}", folder.path().display()))
+            .says(error.to_string())
+            .done("nothing was started")
     })
 }
 
@@ -149,7 +156,9 @@ fn differences(then: &Spec, now: &Spec) -> Vec<String> {
     let (then, now) = (flat(then), flat(now));
     then.iter()
         .filter(|(name, value)| now.get(*name) != Some(value))
-        .map(|(name, value)| format!("{name}: {value} is up, {} was asked", now.get(name).unwrap_or(&serde_json::Value::Null)))
+        .map(|(name, value)| {
+            format!("{name}: {value} is up, {} was asked", now.get(name).unwrap_or(&serde_json::Value::Null))
+        })
         .collect()
 }
 
@@ -172,7 +181,11 @@ pub(super) async fn wait_for_jobs(client: &mut Client, jobs: u32, context: &Cont
         if let Some(trouble) = &status.trouble
             && status.jobs.iter().all(|job| !job.live())
         {
-            return Err(Problem::new(Kind::Unreachable, "no job could be started").says(trouble.clone()).done("the server is up; nothing runs").fix("dcluster events").fix("dcluster down"));
+            return Err(Problem::new(Kind::Unreachable, "no job could be started")
+                .says(trouble.clone())
+                .done("the server is up; nothing runs")
+                .fix("dcluster events")
+                .fix("dcluster down"));
         }
         let waiting = status.jobs.iter().rev().find(|job| job.live() && !job.reason.is_empty());
         let why = waiting.map(|job| format!(": job {} {}", job.seq.0, job.reason)).unwrap_or_default();
@@ -193,9 +206,13 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
     match news {
         News::Running => {
             let up = status.jobs.iter().filter(|job| job.live()).count();
-            context.printer.note(&format!("cluster {name} is up already, with the same options: {} of {jobs} live", up));
+            context
+                .printer
+                .note(&format!("cluster {name} is up already, with the same options: {} of {jobs} live", up));
         }
-        News::Revived => context.printer.note(&format!("the server of cluster {name} was gone and is back; jobs and tasks went on")),
+        News::Revived => {
+            context.printer.note(&format!("the server of cluster {name} was gone and is back; jobs and tasks went on"))
+        }
         News::Started => {
             let place = match spec.backend {
                 BackendKind::Local => "on this machine",

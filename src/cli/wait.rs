@@ -46,7 +46,8 @@ pub(super) fn run(args: &WaitArgs, context: &Context) -> Result<u8, Problem> {
         context.printer.data_json(&counts)?;
     }
     if counts.unfinished() > 0 {
-        return Err(Problem::new(Kind::TimeOut, format!("{} of these tasks have not ended", counts.unfinished())).done("they go on"));
+        return Err(Problem::new(Kind::TimeOut, format!("{} of these tasks have not ended", counts.unfinished()))
+            .done("they go on"));
     }
     Ok(u8::from(counts.failed + counts.cancelled > 0))
 }
@@ -78,7 +79,12 @@ pub(super) async fn ask(client: &mut Client, tasks: &[Selection], timeout: Durat
 }
 
 /// Shows progress until the tasks have ended or the time is over.
-async fn watch(client: &mut Client, tasks: &[Selection], until: Option<Instant>, context: &Context) -> Result<Counts, Problem> {
+async fn watch(
+    client: &mut Client,
+    tasks: &[Selection],
+    until: Option<Instant>,
+    context: &Context,
+) -> Result<Counts, Problem> {
     let mut shown: Option<Progress> = None;
     let mut notes = Notes::default();
     loop {

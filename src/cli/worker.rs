@@ -17,8 +17,11 @@ use std::path::PathBuf;
 
 /// Add this node to a running cluster by hand (worker join)
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Example:
-  dcluster worker join --cores 8")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:
+  dcluster worker join --cores 8"
+)]
 pub(super) struct WorkerArgs {
     #[command(subcommand)]
     command: Option<WorkerCommand>,
@@ -71,7 +74,10 @@ pub(super) fn run(args: &WorkerArgs, context: &Context) -> Result<u8, Problem> {
             let name = job_name(job)?;
             let swept = sweep(&name);
             if swept.found > 0 {
-                context.printer.note(&format!("{} processes of job {name} were left over; {} could not be ended", swept.found, swept.left));
+                context.printer.note(&format!(
+                    "{} processes of job {name} were left over; {} could not be ended",
+                    swept.found, swept.left
+                ));
             }
             Ok(u8::from(swept.left > 0))
         }
@@ -92,7 +98,8 @@ fn environment(context: &Context) -> std::collections::BTreeMap<BString, BString
 
 /// GPUs that the batch system gave this job.
 fn gpus(context: &Context) -> Vec<String> {
-    let listed = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"].into_iter().find_map(|name| context.variables.get(name));
+    let listed =
+        ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"].into_iter().find_map(|name| context.variables.get(name));
     let listed = listed.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default();
     listed.split(',').filter(|id| !id.is_empty() && *id != "NoDevFiles").map(str::to_owned).collect()
 }
@@ -105,7 +112,8 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
     let ids = gpus(context);
     let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };
     let memory = spec.pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
-    let capacity = Capacity { cores: spec.pool.cores, memory_bytes: memory, gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX) };
+    let capacity =
+        Capacity { cores: spec.pool.cores, memory_bytes: memory, gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX) };
     let (code, reason) = worker::run(WorkerOptions {
         folder: folder.clone(),
         job: Some(job),
@@ -147,7 +155,11 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         memory_bytes: args.memory.as_ref().map(size).transpose()?.or(facts.host_memory_bytes).unwrap_or(u64::MAX),
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
     };
-    context.printer.note(&format!("joining cluster {} with {}; Ctrl-C leaves", folder.name(), crate::ui::words::count(u64::from(capacity.cores), "core")));
+    context.printer.note(&format!(
+        "joining cluster {} with {}; Ctrl-C leaves",
+        folder.name(),
+        crate::ui::words::count(u64::from(capacity.cores), "core")
+    ));
     let (code, reason) = worker::run(WorkerOptions {
         folder,
         job: None,

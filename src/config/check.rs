@@ -11,20 +11,12 @@ use super::resolve::resolve_all;
 pub fn check(layers: &Layers, facts: &Facts) -> Vec<ConfigError> {
     let mut problems = layers.problems.clone();
     // A problem of reading has been said; beyond it, the profile asked for may be unknown.
-    let readable = Layers {
-        problems: Vec::new(),
-        ..layers.clone()
-    };
+    let readable = Layers { problems: Vec::new(), ..layers.clone() };
     let asked = readable.settings();
-    let profiles = layers
-        .profile_names()
-        .map(|name| Ok(readable.merged(Some(name))));
+    let profiles = layers.profile_names().map(|name| Ok(readable.merged(Some(name))));
     // Each file by itself, too: what a stronger layer hides is still wrong.
     let files = layers.files.iter().map(|file| {
-        let alone = Layers {
-            files: vec![file.clone()],
-            ..Layers::default()
-        };
+        let alone = Layers { files: vec![file.clone()], ..Layers::default() };
         Ok(alone.merged(None))
     });
     for settings in std::iter::once(asked).chain(profiles).chain(files) {
@@ -49,11 +41,7 @@ mod tests {
     use std::path::Path;
 
     fn facts() -> Facts {
-        Facts {
-            host_cores: 8,
-            host_memory_bytes: None,
-            slurm: true,
-        }
+        Facts { host_cores: 8, host_memory_bytes: None, slurm: true }
     }
 
     fn layers(texts: &[&str]) -> Layers {
@@ -69,10 +57,7 @@ mod tests {
 
     #[test]
     fn nothing_wrong() {
-        let layers = layers(&[
-            "cores = 2",
-            "[profile.big]\ncores = 48\nwalltime = \"2 days\"",
-        ]);
+        let layers = layers(&["cores = 2", "[profile.big]\ncores = 48\nwalltime = \"2 days\""]);
         assert_eq!(check(&layers, &facts()), vec![]);
     }
 
@@ -84,13 +69,7 @@ mod tests {
         ]);
         let places: Vec<String> = check(&layers, &facts())
             .into_iter()
-            .map(|problem| {
-                format!(
-                    "{} @ {}",
-                    problem.what,
-                    problem.location.unwrap_or_default()
-                )
-            })
+            .map(|problem| format!("{} @ {}", problem.what, problem.location.unwrap_or_default()))
             .collect();
         assert_eq!(
             places,
@@ -113,10 +92,7 @@ mod tests {
         assert_eq!(layers.profile_names().collect::<Vec<_>>(), ["big", "gpu"]);
         assert_eq!(check(&layers, &facts()), vec![]);
         for key in Key::ALL {
-            assert!(
-                guide.contains(&format!("\n| `{}` |", key.name())),
-                "{key:?}"
-            );
+            assert!(guide.contains(&format!("\n| `{}` |", key.name())), "{key:?}");
             assert!(guide.contains(&format!("`{}", key.flag())), "{key:?}");
         }
     }

@@ -33,23 +33,13 @@ const DROPPED: [&str; 22] = [
 ];
 
 /// Beginnings of such names.
-const DROPPED_PREFIXES: [&str; 7] = [
-    "DBUS_",
-    "DCLUSTER_",
-    "PBS_",
-    "SBATCH_",
-    "SLURM_",
-    "SSH_",
-    "XDG_SESSION_",
-];
+const DROPPED_PREFIXES: [&str; 7] = ["DBUS_", "DCLUSTER_", "PBS_", "SBATCH_", "SLURM_", "SSH_", "XDG_SESSION_"];
 
 /// Returns a bash file that sets these variables and functions, sorted by name. Sourcing it runs no
 /// value of a variable; an exported function is code, as it was for the shell it comes from.
 pub fn render(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<u8> {
-    let mut variables: Vec<(Vec<u8>, Vec<u8>)> = variables
-        .into_iter()
-        .map(|(name, value)| (name.into_vec(), value.into_vec()))
-        .collect();
+    let mut variables: Vec<(Vec<u8>, Vec<u8>)> =
+        variables.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     variables.sort();
     let mut file = b"# The environment of `dcluster up`.\n".to_vec();
     for (name, value) in &variables {
@@ -70,9 +60,7 @@ pub fn render(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<
 pub fn is_taken(name: &OsStr) -> bool {
     let name = name.as_bytes();
     !DROPPED.iter().any(|dropped| dropped.as_bytes() == name)
-        && !DROPPED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix.as_bytes()))
+        && !DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 /// Returns the function's name of `BASH_FUNC_name%%`, the form in which bash exports functions.
@@ -80,9 +68,7 @@ fn function_name(variable: &[u8]) -> Option<&[u8]> {
     let name = variable.strip_prefix(b"BASH_FUNC_")?.strip_suffix(b"%%")?;
     // Bash allows more in names; these are the ones that need no quoting (`ml`, `which`, `a-b::c`).
     let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:+".contains(byte);
-    let begins_well = name
-        .first()
-        .is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+    let begins_well = name.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
     (begins_well && name.iter().all(good)).then_some(name)
 }
 
@@ -101,13 +87,8 @@ fn render_function(file: &mut Vec<u8>, name: &[u8], body: &[u8]) {
 }
 
 fn is_identifier(name: &[u8]) -> bool {
-    let begins_well = name
-        .first()
-        .is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
-    begins_well
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    let begins_well = name.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+    begins_well && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
 /// Writes a word in single quotes, in which only the quote itself means anything to the shell.

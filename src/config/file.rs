@@ -11,11 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 /// Parses a configuration file. Returns what could be understood, and every problem.
 pub fn parse(path: &Path, text: &str) -> (Layer, Vec<ConfigError>) {
-    let mut reader = Reader {
-        path,
-        text,
-        problems: Vec::new(),
-    };
+    let mut reader = Reader { path, text, problems: Vec::new() };
     let layer = match DeTable::parse(text) {
         Ok(table) => reader.file(table.get_ref()),
         Err(error) => {
@@ -48,9 +44,7 @@ impl Reader<'_> {
         let problem = match error.span() {
             Some(span) => {
                 let line = self.text.lines().nth(self.line(span.start) - 1);
-                problem
-                    .at(self.at(span.start))
-                    .fix(syntax_fix(line.unwrap_or_default()))
+                problem.at(self.at(span.start)).fix(syntax_fix(line.unwrap_or_default()))
             }
             None => problem.at(shown_path(self.path)),
         };
@@ -93,9 +87,7 @@ impl Reader<'_> {
                     }
                     _ if profile.is_some() => {
                         self.problems.push(
-                            ConfigError::new("a profile cannot choose a profile")
-                                .at(&origin)
-                                .fix("take this key out"),
+                            ConfigError::new("a profile cannot choose a profile").at(&origin).fix("take this key out"),
                         );
                         continue;
                     }
@@ -149,20 +141,13 @@ impl Reader<'_> {
 
     fn doubled(&mut self, key: Key, name: &str, other: &Origin, at: usize) {
         let what = match other {
-            Origin::File {
-                key: first, line, ..
-            } => format!(
-                "{} and {} (line {line}) are the same setting",
-                quoted(name),
-                quoted(first)
-            ),
+            Origin::File { key: first, line, .. } => {
+                format!("{} and {} (line {line}) are the same setting", quoted(name), quoted(first))
+            }
             _ => format!("{} stands twice", key.name()),
         };
-        self.problems.push(
-            ConfigError::new(what)
-                .at(self.at(at))
-                .fix(format!("keep one of them; we call it {}", key.name())),
-        );
+        self.problems
+            .push(ConfigError::new(what).at(self.at(at)).fix(format!("keep one of them; we call it {}", key.name())));
     }
 }
 
@@ -182,11 +167,7 @@ fn syntax_fix(line: &str) -> String {
         let value = value.trim();
         let plain = |c: char| c.is_alphanumeric() || "-_.:/ ".contains(c);
         if value.chars().any(char::is_alphanumeric) && value.chars().all(plain) {
-            return format!(
-                "write {} = {}: text needs quotes",
-                key.trim(),
-                quoted(value)
-            );
+            return format!("write {} = {}: text needs quotes", key.trim(), quoted(value));
         }
     }
     "mend this line; TOML is described at https://toml.io".to_owned()
@@ -208,24 +189,18 @@ fn raw_value(key: Key, value: &Spanned<DeValue<'_>>) -> Result<RawValue, ConfigE
             })
             .collect::<Result<_, _>>()
             .map(RawValue::Table),
-        (Key::Counters, other) => Err(ConfigError::new(format!(
-            "{name} must be a table, not {}",
-            type_name(other)
-        ))
-        .fix("write counters = { lic = 2 }")),
-        (Key::Directives | Key::Prologue | Key::Nodelist | Key::Exclude, DeValue::Array(items)) => {
-            items
-                .iter()
-                .map(|item| match item.get_ref() {
-                    DeValue::String(text) => Ok(text.to_string()),
-                    other => Err(ConfigError::new(format!(
-                        "{name} must be a list of texts, but one is {}",
-                        type_name(other)
-                    ))),
-                })
-                .collect::<Result<_, _>>()
-                .map(RawValue::List)
-        }
+        (Key::Counters, other) => Err(ConfigError::new(format!("{name} must be a table, not {}", type_name(other)))
+            .fix("write counters = { lic = 2 }")),
+        (Key::Directives | Key::Prologue | Key::Nodelist | Key::Exclude, DeValue::Array(items)) => items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::String(text) => Ok(text.to_string()),
+                other => {
+                    Err(ConfigError::new(format!("{name} must be a list of texts, but one is {}", type_name(other))))
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(RawValue::List),
         (_, DeValue::String(text)) => Ok(RawValue::Scalar(text.to_string())),
         (_, DeValue::Integer(number)) => Ok(RawValue::Scalar(number.to_string())),
         (_, DeValue::Float(number)) => Ok(RawValue::Scalar(number.to_string())),
@@ -235,10 +210,7 @@ fn raw_value(key: Key, value: &Spanned<DeValue<'_>>) -> Result<RawValue, ConfigE
         {
             Ok(RawValue::Scalar(time.to_string()))
         }
-        (_, other) => Err(ConfigError::new(format!(
-            "{name} must be text or a number, not {}",
-            type_name(other)
-        ))),
+        (_, other) => Err(ConfigError::new(format!("{name} must be text or a number, not {}", type_name(other)))),
     }
 }
 

@@ -65,12 +65,7 @@ const fn names(
     variable: &'static str,
     aliases: &'static [&'static str],
 ) -> Names {
-    Names {
-        name,
-        flag,
-        variable,
-        aliases,
-    }
+    Names { name, flag, variable, aliases }
 }
 
 impl Key {
@@ -179,10 +174,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for key in Key::ALL {
             let names = key.names();
-            assert_eq!(
-                names.variable,
-                format!("DCLUSTER_{}", names.name.to_uppercase().replace('-', "_"))
-            );
+            assert_eq!(names.variable, format!("DCLUSTER_{}", names.name.to_uppercase().replace('-', "_")));
             for name in std::iter::once(&names.name).chain(names.aliases) {
                 assert_eq!(Key::find(name), Some(key));
                 assert!(seen.insert(*name), "{name} stands twice");

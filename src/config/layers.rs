@@ -46,12 +46,7 @@ impl fmt::Display for Origin {
         match self {
             Self::BuiltIn { because: None } => f.write_str("built-in"),
             Self::BuiltIn { because: Some(why) } => write!(f, "built-in: {why}"),
-            Self::File {
-                path,
-                line,
-                key,
-                profile,
-            } => {
+            Self::File { path, line, key, profile } => {
                 write!(f, "{}:{line}, key {}", shown_path(path), quoted(key))?;
                 match profile {
                     Some(profile) => write!(f, " of profile {}", quoted(profile)),
@@ -99,9 +94,7 @@ pub struct Layer {
 impl Layer {
     /// Sets a value given as a flag.
     pub fn set_flag(&mut self, key: Key, value: RawValue) {
-        let origin = Origin::Flag {
-            flag: key.flag().to_owned(),
-        };
+        let origin = Origin::Flag { flag: key.flag().to_owned() };
         self.values.insert(key, Raw { value, origin });
     }
 }
@@ -142,27 +135,20 @@ impl Layers {
         if self.profile_names().any(|known| known == name) {
             return Ok(self.merged(Some(name)));
         }
-        let error =
-            ConfigError::new(format!("there is no profile {}", quoted(name))).at(&asked.origin);
+        let error = ConfigError::new(format!("there is no profile {}", quoted(name))).at(&asked.origin);
         Err(self.with_known_profiles(error, name))
     }
 
     /// Returns the names of all profiles, each once, sorted.
     pub fn profile_names(&self) -> impl Iterator<Item = &str> {
-        let names: std::collections::BTreeSet<&str> = self
-            .files
-            .iter()
-            .flat_map(|file| file.profiles.keys().map(String::as_str))
-            .collect();
+        let names: std::collections::BTreeSet<&str> =
+            self.files.iter().flat_map(|file| file.profiles.keys().map(String::as_str)).collect();
         names.into_iter()
     }
 
     /// Returns the settings with the values of one profile, which need not be the one asked for.
     pub(super) fn merged(&self, profile: Option<&str>) -> Settings {
-        let of_profile = self
-            .files
-            .iter()
-            .filter_map(|file| file.profiles.get(profile?));
+        let of_profile = self.files.iter().filter_map(|file| file.profiles.get(profile?));
         let mut values = Values::new();
         for layer in self
             .files
@@ -195,9 +181,7 @@ impl Layers {
             ));
         }
         let shown: Vec<String> = known.iter().take(20).map(|name| quoted(name)).collect();
-        error
-            .because(format!("the profiles are {}", shown.join(", ")))
-            .fix("choose one of these")
+        error.because(format!("the profiles are {}", shown.join(", "))).fix("choose one of these")
     }
 }
 
@@ -207,25 +191,14 @@ mod tests {
 
     fn layer(origin: &Origin, pairs: &[(Key, &str)]) -> Layer {
         let values = pairs.iter().map(|(key, text)| {
-            let raw = Raw {
-                value: RawValue::Scalar((*text).to_owned()),
-                origin: origin.clone(),
-            };
+            let raw = Raw { value: RawValue::Scalar((*text).to_owned()), origin: origin.clone() };
             (*key, raw)
         });
-        Layer {
-            values: values.collect(),
-            profiles: BTreeMap::new(),
-        }
+        Layer { values: values.collect(), profiles: BTreeMap::new() }
     }
 
     fn file(path: &str, pairs: &[(Key, &str)]) -> Layer {
-        let origin = Origin::File {
-            path: path.into(),
-            line: 1,
-            key: "k".into(),
-            profile: None,
-        };
+        let origin = Origin::File { path: path.into(), line: 1, key: "k".into(), profile: None };
         layer(&origin, pairs)
     }
 
@@ -239,15 +212,11 @@ mod tests {
     fn example() -> Layers {
         let mut site = file("/etc", &[(Key::Queue, "site"), (Key::Account, "site")]);
         let big = [(Key::Queue, "big"), (Key::Cores, "48"), (Key::Memory, "1G")];
-        site.profiles
-            .insert("big".into(), file("/etc", &big).values);
+        site.profiles.insert("big".into(), file("/etc", &big).values);
         let mut user = file("~", &[(Key::Queue, "user"), (Key::Cores, "2")]);
         let more = [(Key::Memory, "2G")];
         user.profiles.insert("big".into(), file("~", &more).values);
-        Layers {
-            files: vec![site, user],
-            ..Layers::default()
-        }
+        Layers { files: vec![site, user], ..Layers::default() }
     }
 
     #[test]
@@ -259,30 +228,20 @@ mod tests {
 
         let variable = Origin::Variable { name: "V".into() };
         layers.variables = layer(&variable, &[(Key::Profile, "big"), (Key::Cores, "3")]);
-        layers
-            .flags
-            .set_flag(Key::Account, RawValue::Scalar("mine".into()));
+        layers.flags.set_flag(Key::Account, RawValue::Scalar("mine".into()));
         let settings = layers.settings().expect("profile big");
         assert_eq!(text(&settings, Key::Queue), "big");
         assert_eq!(text(&settings, Key::Memory), "2G");
         assert_eq!(text(&settings, Key::Cores), "3");
         assert_eq!(text(&settings, Key::Account), "mine");
-        assert_eq!(
-            settings.values[&Key::Account].origin.to_string(),
-            "--account"
-        );
+        assert_eq!(settings.values[&Key::Account].origin.to_string(), "--account");
     }
 
     #[test]
     fn unknown_profiles_are_errors() {
         let mut layers = example();
-        for (asked, fix) in [
-            ("bigg", "did you mean \"big\"?"),
-            ("small", "choose one of these"),
-        ] {
-            layers
-                .flags
-                .set_flag(Key::Profile, RawValue::Scalar(asked.into()));
+        for (asked, fix) in [("bigg", "did you mean \"big\"?"), ("small", "choose one of these")] {
+            layers.flags.set_flag(Key::Profile, RawValue::Scalar(asked.into()));
             let error = layers.settings().expect_err(asked);
             assert_eq!(error.what, format!("there is no profile {asked:?}"));
             assert_eq!(error.location.as_deref(), Some("--profile"));
@@ -296,13 +255,9 @@ mod tests {
     #[test]
     fn the_strongest_asks_for_the_profile() {
         let mut layers = example();
-        layers.files[0]
-            .values
-            .extend(file("/etc", &[(Key::Profile, "none")]).values);
+        layers.files[0].values.extend(file("/etc", &[(Key::Profile, "none")]).values);
         assert!(layers.settings().is_err());
-        layers.files[1]
-            .values
-            .extend(file("~", &[(Key::Profile, "big")]).values);
+        layers.files[1].values.extend(file("~", &[(Key::Profile, "big")]).values);
         assert_eq!(text(&layers.settings().expect("big"), Key::Queue), "big");
     }
 }

@@ -224,9 +224,7 @@ mod tests {
         command.clone().debug_assert();
         for key in Key::ALL {
             let flag = key.flag().trim_start_matches("--");
-            let arg = command
-                .get_arguments()
-                .find(|arg| arg.get_long() == Some(flag));
+            let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag));
             assert!(arg.is_some_and(|arg| arg.get_help().is_some()), "{flag}");
         }
     }
@@ -251,10 +249,7 @@ mod tests {
         assert_eq!(layer.values[&Key::Queue].origin.to_string(), "--queue");
         assert_eq!(layer.values[&Key::Account].value, scalar("a"));
         assert_eq!(layer.values[&Key::Walltime].value, scalar("1h"));
-        assert_eq!(
-            layer.values[&Key::Directives].value,
-            RawValue::List(vec!["--exclusive".into(), "--gres=x".into()])
-        );
+        assert_eq!(layer.values[&Key::Directives].value, RawValue::List(vec!["--exclusive".into(), "--gres=x".into()]));
         assert_eq!(
             layer.values[&Key::Counters].value,
             RawValue::Table(vec![("lic".into(), "2".into()), ("db".into(), "".into())])

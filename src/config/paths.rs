@@ -42,9 +42,7 @@ impl Variables {
 
     /// Returns a folder; the XDG rules say that a relative one is to be ignored.
     fn absolute(&self, name: &str) -> Option<PathBuf> {
-        self.get(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
+        self.get(name).map(PathBuf::from).filter(|p| p.is_absolute())
     }
 
     /// Returns the user's home: `HOME`, else what the user database says.
@@ -57,9 +55,7 @@ impl Variables {
 
     /// Returns the user's name: `USER` or `LOGNAME`, else what the user database says, else the number.
     pub fn user_name(&self) -> String {
-        let named = ["USER", "LOGNAME"]
-            .into_iter()
-            .find_map(|name| self.get(name)?.to_str());
+        let named = ["USER", "LOGNAME"].into_iter().find_map(|name| self.get(name)?.to_str());
         if let Some(name) = named {
             return name.to_owned();
         }
@@ -109,10 +105,8 @@ impl Variables {
         let Some(path) = self.get("PATH") else {
             return false;
         };
-        let runs = |file: &Path| {
-            file.metadata()
-                .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-        };
+        let runs =
+            |file: &Path| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
         std::env::split_paths(path).any(|folder| runs(&folder.join(program)))
     }
 }
@@ -131,28 +125,13 @@ mod tests {
         for (pairs, expected) in [
             (vec![home], "/home/ann/.local/state/dcluster"),
             (vec![home, ("XDG_STATE_HOME", "/s")], "/s/dcluster"),
-            (
-                vec![home, ("XDG_STATE_HOME", "s")],
-                "/home/ann/.local/state/dcluster",
-            ),
-            (
-                vec![home, ("XDG_STATE_HOME", "/s"), ("DCLUSTER_STATE", "/x/y")],
-                "/x/y",
-            ),
-            (
-                vec![home, ("DCLUSTER_STATE", "")],
-                "/home/ann/.local/state/dcluster",
-            ),
+            (vec![home, ("XDG_STATE_HOME", "s")], "/home/ann/.local/state/dcluster"),
+            (vec![home, ("XDG_STATE_HOME", "/s"), ("DCLUSTER_STATE", "/x/y")], "/x/y"),
+            (vec![home, ("DCLUSTER_STATE", "")], "/home/ann/.local/state/dcluster"),
         ] {
-            assert_eq!(
-                variables(&pairs).state_dir(),
-                Ok(PathBuf::from(expected)),
-                "{pairs:?}"
-            );
+            assert_eq!(variables(&pairs).state_dir(), Ok(PathBuf::from(expected)), "{pairs:?}");
         }
-        let error = variables(&[("DCLUSTER_STATE", "state")])
-            .state_dir()
-            .expect_err("relative");
+        let error = variables(&[("DCLUSTER_STATE", "state")]).state_dir().expect_err("relative");
         assert_eq!(error.what, "the state folder \"state\" is not absolute");
     }
 
@@ -161,10 +140,7 @@ mod tests {
         assert_eq!(variables(&[("USER", "ann")]).user_name(), "ann");
         assert_eq!(variables(&[("LOGNAME", "bob")]).user_name(), "bob");
         assert!(!variables(&[]).user_name().is_empty());
-        assert_eq!(
-            variables(&[("HOME", "/h")]).user_config(),
-            Some("/h/.config/dcluster/config.toml".into())
-        );
+        assert_eq!(variables(&[("HOME", "/h")]).user_config(), Some("/h/.config/dcluster/config.toml".into()));
         assert_eq!(
             variables(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c")]).user_config(),
             Some("/c/dcluster/config.toml".into())

@@ -37,12 +37,7 @@ impl fmt::Display for ConfigError {
 impl ConfigError {
     /// Returns an error that so far only says what is wrong.
     pub fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            location: None,
-            why: None,
-            fix: None,
-        }
+        Self { what: what.into(), location: None, why: None, fix: None }
     }
 
     /// Adds where it was said.
@@ -79,11 +74,7 @@ pub fn quoted(text: &str) -> String {
 /// Returns a path as people read it: control characters escaped, no quotes.
 pub fn shown_path(path: &Path) -> String {
     let text = path.to_string_lossy();
-    if text.chars().any(char::is_control) {
-        text.escape_debug().to_string()
-    } else {
-        text.into_owned()
-    }
+    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.into_owned() }
 }
 
 /// Returns the candidate nearest to `text`, when it is near enough to be what was meant.
@@ -125,13 +116,8 @@ mod tests {
 
     #[test]
     fn reads_as_one_line() {
-        let error = ConfigError::new("unknown key \"queu\"")
-            .at("a.toml:1")
-            .because("there is no such key")
-            .fix("write queue");
-        assert_eq!(
-            error.to_string(),
-            "unknown key \"queu\" (a.toml:1): there is no such key"
-        );
+        let error =
+            ConfigError::new("unknown key \"queu\"").at("a.toml:1").because("there is no such key").fix("write queue");
+        assert_eq!(error.to_string(), "unknown key \"queu\" (a.toml:1): there is no such key");
     }
 }

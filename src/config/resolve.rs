@@ -55,34 +55,19 @@ pub struct Resolved {
 
 /// Returns the specification, or the first problem.
 pub fn resolve(settings: &Settings, facts: &Facts) -> Result<Resolved, ConfigError> {
-    resolve_all(settings, facts).map_err(|problems| {
-        problems
-            .into_iter()
-            .next()
-            .expect("resolve_all fails only with problems")
-    })
+    resolve_all(settings, facts)
+        .map_err(|problems| problems.into_iter().next().expect("resolve_all fails only with problems"))
 }
 
 /// Returns the specification, or all problems, at least one.
-pub(super) fn resolve_all(
-    settings: &Settings,
-    facts: &Facts,
-) -> Result<Resolved, Vec<ConfigError>> {
-    let mut resolver = Resolver {
-        settings,
-        problems: Vec::new(),
-        shown: Vec::new(),
-    };
+pub(super) fn resolve_all(settings: &Settings, facts: &Facts) -> Result<Resolved, Vec<ConfigError>> {
+    let mut resolver = Resolver { settings, problems: Vec::new(), shown: Vec::new() };
     let (name, spec) = resolver.spec(facts);
     if !resolver.problems.is_empty() {
         return Err(resolver.problems);
     }
     resolver.shown.sort_by_key(|shown| shown.key);
-    Ok(Resolved {
-        name,
-        spec,
-        values: resolver.shown,
-    })
+    Ok(Resolved { name, spec, values: resolver.shown })
 }
 
 struct Resolver<'a> {
@@ -93,23 +78,11 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn spec(&mut self, facts: &Facts) -> (String, Spec) {
-        let name = self.or_default(
-            Key::Name,
-            values::cluster_name,
-            |name| name.clone(),
-            built_in("default".to_owned()),
-        );
-        self.optional(
-            Key::Profile,
-            |raw| Ok(values::scalar(raw)?.to_owned()),
-            "none",
-        );
-        let backend = self.or_default(
-            Key::Backend,
-            values::backend,
-            |kind| kind.as_str().to_owned(),
-            default_backend(facts),
-        );
+        let name =
+            self.or_default(Key::Name, values::cluster_name, |name| name.clone(), built_in("default".to_owned()));
+        self.optional(Key::Profile, |raw| Ok(values::scalar(raw)?.to_owned()), "none");
+        let backend =
+            self.or_default(Key::Backend, values::backend, |kind| kind.as_str().to_owned(), default_backend(facts));
         let is_local = backend.value == BackendKind::Local;
         let pool = self.pool(&backend, facts);
         let jobs = self.or_default(
@@ -128,9 +101,7 @@ impl Resolver<'_> {
             Key::Counters,
             values::counters,
             |counters| {
-                let items = counters
-                    .iter()
-                    .map(|(name, total)| format!("{name}={total}"));
+                let items = counters.iter().map(|(name, total)| format!("{name}={total}"));
                 none_if_empty(&items.collect::<Vec<_>>().join(", "))
             },
             built_in(std::collections::BTreeMap::new()),
@@ -181,29 +152,17 @@ impl Resolver<'_> {
                 )
                 .value,
             prologue: self
-                .or_default(
-                    Key::Prologue,
-                    values::prologue,
-                    |text| none_if_empty(text),
-                    built_in(String::new()),
-                )
+                .or_default(Key::Prologue, values::prologue, |text| none_if_empty(text), built_in(String::new()))
                 .value,
             drain_lead_seconds: self.drain_lead(walltime_seconds),
         }
     }
 
     /// Parses a value that may miss; a problem is kept, with its place.
-    fn parsed<T>(
-        &mut self,
-        key: Key,
-        parse: impl FnOnce(&RawValue) -> Result<T, ConfigError>,
-    ) -> Option<Value<T>> {
+    fn parsed<T>(&mut self, key: Key, parse: impl FnOnce(&RawValue) -> Result<T, ConfigError>) -> Option<Value<T>> {
         let raw = self.settings.values.get(&key)?;
         match parse(&raw.value) {
-            Ok(value) => Some(Value {
-                value,
-                origin: raw.origin.clone(),
-            }),
+            Ok(value) => Some(Value { value, origin: raw.origin.clone() }),
             Err(error) => {
                 self.problems.push(error.at(&raw.origin));
                 None
@@ -212,12 +171,7 @@ impl Resolver<'_> {
     }
 
     fn show(&mut self, key: Key, value: Json, text: String, origin: Origin) {
-        self.shown.push(Shown {
-            key,
-            value,
-            text,
-            origin,
-        });
+        self.shown.push(Shown { key, value, text, origin });
     }
 
     /// Reads a value that always is.
@@ -229,12 +183,7 @@ impl Resolver<'_> {
         default: Value<T>,
     ) -> Value<T> {
         let value = self.parsed(key, parse).unwrap_or(default);
-        self.show(
-            key,
-            json!(value.value),
-            text(&value.value),
-            value.origin.clone(),
-        );
+        self.show(key, json!(value.value), text(&value.value), value.origin.clone());
         value
     }
 
@@ -282,12 +231,7 @@ impl Resolver<'_> {
             _ if is_local => "all of this machine".to_owned(),
             _ => "the queue's default".to_owned(),
         };
-        self.optional_as(
-            Key::Memory,
-            values::size,
-            |bytes| human_size(*bytes),
-            &otherwise,
-        )
+        self.optional_as(Key::Memory, values::size, |bytes| human_size(*bytes), &otherwise)
     }
 
     fn gpus(&mut self) -> (u32, Option<String>) {
@@ -295,9 +239,7 @@ impl Resolver<'_> {
             Some(kind) => format!("{kind}:{number}"),
             None => number.to_string(),
         };
-        let gpus = self
-            .parsed(Key::Gpus, values::gpus)
-            .unwrap_or(built_in((0, None)));
+        let gpus = self.parsed(Key::Gpus, values::gpus).unwrap_or(built_in((0, None)));
         let json = json!({"count": gpus.value.0, "type": gpus.value.1});
         self.show(Key::Gpus, json, text(&gpus.value), gpus.origin);
         gpus.value
@@ -308,11 +250,7 @@ impl Resolver<'_> {
             Key::Walltime,
             |raw| values::duration(raw, WALLTIME_LEAST),
             |seconds| clock_duration(*seconds),
-            if is_local {
-                "none"
-            } else {
-                "the queue's default"
-            },
+            if is_local { "none" } else { "the queue's default" },
         )
     }
 
@@ -320,42 +258,25 @@ impl Resolver<'_> {
         let parse = |raw: &RawValue| {
             let seconds = values::duration(raw, 1)?;
             match walltime_seconds {
-                Some(walltime) if seconds.saturating_mul(2) >= walltime => Err(ConfigError::new(
-                    format!("a drain lead of {} is too long", human_duration(seconds)),
-                )
-                .because(format!(
-                    "it must be less than half of the walltime of {}",
-                    human_duration(walltime)
-                ))
-                .fix("leave it out: a tenth of the walltime, 30 s to 5 min, is taken")),
+                Some(walltime) if seconds.saturating_mul(2) >= walltime => {
+                    Err(ConfigError::new(format!("a drain lead of {} is too long", human_duration(seconds)))
+                        .because(format!("it must be less than half of the walltime of {}", human_duration(walltime)))
+                        .fix("leave it out: a tenth of the walltime, 30 s to 5 min, is taken"))
+                }
                 _ => Ok(seconds),
             }
         };
-        self.or_default(
-            Key::DrainLead,
-            parse,
-            |seconds| human_duration(*seconds),
-            default_drain_lead(walltime_seconds),
-        )
-        .value
+        self.or_default(Key::DrainLead, parse, |seconds| human_duration(*seconds), default_drain_lead(walltime_seconds))
+            .value
     }
 
     /// A queue asked for on the command line would be forgotten without a word: that is an error. In
     /// a file it is not, which serves all backends.
     fn refuse_flags_of_queues(&mut self, backend: &Origin) {
-        const OF_QUEUES: [Key; 7] = [
-            Key::Queue,
-            Key::Account,
-            Key::Qos,
-            Key::Constraint,
-            Key::Nodelist,
-            Key::Exclude,
-            Key::Directives,
-        ];
+        const OF_QUEUES: [Key; 7] =
+            [Key::Queue, Key::Account, Key::Qos, Key::Constraint, Key::Nodelist, Key::Exclude, Key::Directives];
         let why = match backend {
-            Origin::BuiltIn { .. } => {
-                "jobs run on this machine, for sbatch and squeue are not on the PATH".to_owned()
-            }
+            Origin::BuiltIn { .. } => "jobs run on this machine, for sbatch and squeue are not on the PATH".to_owned(),
             origin => format!("jobs run on this machine, says {origin}"),
         };
         for key in OF_QUEUES {
@@ -375,19 +296,11 @@ impl Resolver<'_> {
 }
 
 fn built_in<T>(value: T) -> Value<T> {
-    Value {
-        value,
-        origin: Origin::BuiltIn { because: None },
-    }
+    Value { value, origin: Origin::BuiltIn { because: None } }
 }
 
 fn built_in_because<T>(value: T, why: &str) -> Value<T> {
-    Value {
-        value,
-        origin: Origin::BuiltIn {
-            because: Some(why.to_owned()),
-        },
-    }
+    Value { value, origin: Origin::BuiltIn { because: Some(why.to_owned()) } }
 }
 
 fn default_backend(facts: &Facts) -> Value<BackendKind> {

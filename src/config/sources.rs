@@ -36,9 +36,7 @@ impl Sources {
     /// Returns those of a process started by the user in the current folder.
     pub fn of_process(variables: Variables) -> Result<Self, ConfigError> {
         let folder = std::env::current_dir().map_err(|error| {
-            ConfigError::new("there is no current folder")
-                .because(error)
-                .fix("cd to a folder that exists")
+            ConfigError::new("there is no current folder").because(error).fix("cd to a folder that exists")
         })?;
         Ok(Self {
             site: SITE_FILE.into(),
@@ -53,10 +51,7 @@ impl Sources {
     /// Reads all layers but the flags. What is wrong is kept in [`Layers::problems`].
     pub fn layers(&self) -> Layers {
         let mut layers = Layers::default();
-        for path in [Some(&self.site), self.user.as_ref(), Some(&self.project)]
-            .into_iter()
-            .flatten()
-        {
+        for path in [Some(&self.site), self.user.as_ref(), Some(&self.project)].into_iter().flatten() {
             match self.file(path) {
                 Ok(Some((layer, problems))) => {
                     layers.files.push(layer);
@@ -115,13 +110,8 @@ fn from_variables(variables: &Variables) -> (Layer, Vec<ConfigError>) {
                 let origin = Origin::Variable { name: variable };
                 layer.values.insert(key, Raw { value, origin });
             }
-            None => problems.push(
-                ConfigError::new(format!(
-                    "{} is not UTF-8 text",
-                    quoted(&value.to_string_lossy())
-                ))
-                .at(variable),
-            ),
+            None => problems
+                .push(ConfigError::new(format!("{} is not UTF-8 text", quoted(&value.to_string_lossy()))).at(variable)),
         }
     }
     (layer, problems)
@@ -146,12 +136,9 @@ fn slip(variable: &str, short: &str) -> Option<ConfigError> {
 fn variable_value(key: Key, value: &OsStr) -> Option<RawValue> {
     let text = value.to_str()?;
     Some(match key {
-        Key::Directives => RawValue::List(
-            text.lines()
-                .filter(|line| !line.trim().is_empty())
-                .map(str::to_owned)
-                .collect(),
-        ),
+        Key::Directives => {
+            RawValue::List(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
+        }
         Key::Counters => RawValue::Table(text.split(',').map(counter).collect()),
         _ => RawValue::Scalar(text.to_owned()),
     })
@@ -193,30 +180,14 @@ mod tests {
         let write = |name: &str, text: &str| {
             fs::write(folder.path().join(name), text).expect("write");
         };
-        write(
-            "site.toml",
-            "cores = 1\nqueue = \"a\"\nqos = \"q\"\nmemory = \"1G\"",
-        );
+        write("site.toml", "cores = 1\nqueue = \"a\"\nqos = \"q\"\nmemory = \"1G\"");
         write("user.toml", "cores = 2\nqueue = \"b\"\nmemory = \"2G\"");
         write("dcluster.toml", "cores = 3\nmemory = \"3G\"");
-        fs::set_permissions(
-            folder.path().join("dcluster.toml"),
-            fs::Permissions::from_mode(0o644),
-        )
-        .expect("chmod");
+        fs::set_permissions(folder.path().join("dcluster.toml"), fs::Permissions::from_mode(0o644)).expect("chmod");
         let layers = sources(folder.path(), &[("DCLUSTER_CORES", "4"), ("PATH", "/")]).layers();
-        assert_eq!(
-            origin(&layers, Key::Qos),
-            format!("{path}/site.toml:3, key \"qos\"")
-        );
-        assert_eq!(
-            origin(&layers, Key::Queue),
-            format!("{path}/user.toml:2, key \"queue\"")
-        );
-        assert_eq!(
-            origin(&layers, Key::Memory),
-            format!("{path}/dcluster.toml:2, key \"memory\"")
-        );
+        assert_eq!(origin(&layers, Key::Qos), format!("{path}/site.toml:3, key \"qos\""));
+        assert_eq!(origin(&layers, Key::Queue), format!("{path}/user.toml:2, key \"queue\""));
+        assert_eq!(origin(&layers, Key::Memory), format!("{path}/dcluster.toml:2, key \"memory\""));
         assert_eq!(origin(&layers, Key::Cores), "DCLUSTER_CORES");
         assert_eq!(layers.read.len(), 3);
     }
@@ -248,10 +219,7 @@ mod tests {
         let (layer, problems) = from_variables(&sources(Path::new("/"), &pairs).variables);
         assert_eq!(problems, vec![]);
         assert_eq!(layer.values.len(), 2);
-        assert_eq!(
-            layer.values[&Key::Directives].value,
-            RawValue::List(vec!["--exclusive".into(), "--gres=x".into()])
-        );
+        assert_eq!(layer.values[&Key::Directives].value, RawValue::List(vec!["--exclusive".into(), "--gres=x".into()]));
         assert_eq!(
             layer.values[&Key::Counters].value,
             RawValue::Table(vec![("lic".into(), "2".into()), ("db".into(), "1".into())])
@@ -267,28 +235,18 @@ mod tests {
         ] {
             let (_, problems) = from_variables(&sources(Path::new("/"), &[(name, "1")]).variables);
             assert_eq!(problems.len(), 1, "{name}");
-            assert_eq!(
-                problems[0].fix,
-                Some(format!("did you mean {meant}? If not, unset the variable"))
-            );
+            assert_eq!(problems[0].fix, Some(format!("did you mean {meant}? If not, unset the variable")));
         }
         let bytes = OsStr::from_bytes(b"\xff").to_owned();
-        let (_, problems) =
-            from_variables(&[("DCLUSTER_QUEUE".into(), bytes)].into_iter().collect());
-        assert_eq!(
-            problems[0].to_string(),
-            "\"\u{fffd}\" is not UTF-8 text (DCLUSTER_QUEUE)"
-        );
+        let (_, problems) = from_variables(&[("DCLUSTER_QUEUE".into(), bytes)].into_iter().collect());
+        assert_eq!(problems[0].to_string(), "\"\u{fffd}\" is not UTF-8 text (DCLUSTER_QUEUE)");
     }
 
     #[test]
     fn files_that_are_no_text() {
         let folder = tempfile::tempdir().expect("folder");
         fs::write(folder.path().join("user.toml"), b"cores = 1\n\xff").expect("write");
-        let error = sources(folder.path(), &[])
-            .layers()
-            .settings()
-            .expect_err("bytes");
+        let error = sources(folder.path(), &[]).layers().settings().expect_err("bytes");
         assert!(error.location.unwrap_or_default().ends_with("user.toml:2"));
     }
 }

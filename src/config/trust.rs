@@ -16,16 +16,10 @@ pub const CONFIG_MAX_BYTES: u64 = 1 << 20;
 /// Reads a configuration file: `None` when there is none. Returns its owner and mode, as the open
 /// file has them, with the content.
 pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Access)>, ConfigError> {
-    let cannot = |error: &io::Error| {
-        ConfigError::new("cannot read the configuration file")
-            .at(shown_path(path))
-            .because(error)
-    };
+    let cannot =
+        |error: &io::Error| ConfigError::new("cannot read the configuration file").at(shown_path(path)).because(error);
     // Without O_NONBLOCK, opening a named pipe would wait for ever.
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path);
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = match opened {
         Ok(file) => file,
         // A link to nowhere is a mistake; no file is not.
@@ -37,9 +31,7 @@ pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Access)>, ConfigError
     };
     let data = file.metadata().map_err(|error| cannot(&error))?;
     if !data.is_file() {
-        return Err(ConfigError::new("the configuration file is no file")
-            .at(shown_path(path))
-            .fix("move it away"));
+        return Err(ConfigError::new("the configuration file is no file").at(shown_path(path)).fix("move it away"));
     }
     let content = read_bounded(&file).map_err(|error| cannot(&error))?;
     let Some(content) = content else {
@@ -49,11 +41,7 @@ pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, Access)>, ConfigError
             .fix("shorten it: a long prologue can be a script that the prologue calls"));
     };
     let link = path.symlink_metadata().map_err(|error| cannot(&error))?;
-    let access = Access {
-        owner: data.uid(),
-        mode: data.mode(),
-        link_owner: link.is_symlink().then(|| link.uid()),
-    };
+    let access = Access { owner: data.uid(), mode: data.mode(), link_owner: link.is_symlink().then(|| link.uid()) };
     Ok(Some((content, access)))
 }
 
@@ -74,13 +62,7 @@ pub(super) struct Access {
 }
 
 /// Returns an error unless only `uid` and root can have written the file, or it is trusted.
-pub(super) fn check(
-    state: &Path,
-    path: &Path,
-    content: &[u8],
-    access: Access,
-    uid: u32,
-) -> Result<(), ConfigError> {
+pub(super) fn check(state: &Path, path: &Path, content: &[u8], access: Access, uid: u32) -> Result<(), ConfigError> {
     let foreign = |owner: u32| owner != uid && owner != 0;
     let (why, fix) = if foreign(access.owner) {
         (format!("user {} owns it, not you", access.owner), None)
@@ -98,19 +80,13 @@ pub(super) fn check(
     };
     let (verdict, what) = match trusted_content(state, path, uid) {
         Some(trusted) if trusted == content => return Ok(()),
-        Some(_) => (
-            "; it has changed since you trusted it",
-            "dcluster.toml has changed",
-        ),
+        Some(_) => ("; it has changed since you trusted it", "dcluster.toml has changed"),
         None => ("", "dcluster.toml is not used: it may be somebody else's"),
     };
-    Err(ConfigError::new(what)
-        .at(shown_path(path))
-        .because(format!("{why}{verdict}"))
-        .fix(match fix {
-            Some(fix) => format!("{fix}     or, when you have read it: dcluster config trust"),
-            None => "read it, then: dcluster config trust".to_owned(),
-        }))
+    Err(ConfigError::new(what).at(shown_path(path)).because(format!("{why}{verdict}")).fix(match fix {
+        Some(fix) => format!("{fix}     or, when you have read it: dcluster config trust"),
+        None => "read it, then: dcluster config trust".to_owned(),
+    }))
 }
 
 /// Trusts a file with the content it has now. Returns its canonical path.
@@ -121,9 +97,7 @@ pub fn trust(state: &Path, path: &Path) -> Result<PathBuf, ConfigError> {
             .because("there is no such file"));
     };
     let cannot = |error: io::Error| {
-        ConfigError::new("cannot remember that you trust the file")
-            .at(shown_path(state))
-            .because(error)
+        ConfigError::new("cannot remember that you trust the file").at(shown_path(state)).because(error)
     };
     let canonical = path.canonicalize().map_err(cannot)?;
     store(state, &canonical, &content).map_err(cannot)?;
@@ -132,14 +106,9 @@ pub fn trust(state: &Path, path: &Path) -> Result<PathBuf, ConfigError> {
 
 fn store(state: &Path, canonical: &Path, content: &[u8]) -> io::Result<()> {
     let folder = state.join("trust");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-    let mut file = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(&folder)?;
+    let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(&folder)?;
     file.write_all(canonical.as_os_str().as_bytes())?;
     file.write_all(b"\0")?;
     file.write_all(content)?;
@@ -162,12 +131,8 @@ fn trusted_content(state: &Path, path: &Path, uid: u32) -> Option<Vec<u8>> {
     }
     let head_len = canonical.as_os_str().len() + 1;
     let mut bytes = Vec::new();
-    file.take(CONFIG_MAX_BYTES + head_len as u64)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    let content = bytes
-        .strip_prefix(canonical.as_os_str().as_bytes())?
-        .strip_prefix(b"\0")?;
+    file.take(CONFIG_MAX_BYTES + head_len as u64).read_to_end(&mut bytes).ok()?;
+    let content = bytes.strip_prefix(canonical.as_os_str().as_bytes())?.strip_prefix(b"\0")?;
     Some(content.to_vec())
 }
 
@@ -185,11 +150,7 @@ mod tests {
     const MODE: u32 = 0o100_644;
 
     fn access(owner: u32, mode: u32) -> Access {
-        Access {
-            owner,
-            mode,
-            link_owner: None,
-        }
+        Access { owner, mode, link_owner: None }
     }
 
     #[test]
@@ -201,40 +162,22 @@ mod tests {
         assert_eq!(check(access(0, MODE)), Ok(()));
 
         let error = check(access(1001, MODE)).expect_err("foreign");
-        assert_eq!(
-            error.what,
-            "dcluster.toml is not used: it may be somebody else's"
-        );
+        assert_eq!(error.what, "dcluster.toml is not used: it may be somebody else's");
         assert_eq!(error.why.as_deref(), Some("user 1001 owns it, not you"));
-        assert_eq!(
-            error.fix.as_deref(),
-            Some("read it, then: dcluster config trust")
-        );
+        assert_eq!(error.fix.as_deref(), Some("read it, then: dcluster config trust"));
         let why = |access| check(access).expect_err("refused").why.unwrap_or_default();
-        assert_eq!(
-            why(access(1000, 0o100_664)),
-            "everybody of its group can write it"
-        );
+        assert_eq!(why(access(1000, 0o100_664)), "everybody of its group can write it");
         assert_eq!(why(access(1000, 0o100_646)), "everybody can write it");
-        let link = Access {
-            link_owner: Some(1001),
-            ..access(1000, MODE)
-        };
+        let link = Access { link_owner: Some(1001), ..access(1000, MODE) };
         assert_eq!(why(link), "it is a link that somebody else made");
-        let mine = Access {
-            link_owner: Some(1000),
-            ..access(0, MODE)
-        };
+        let mine = Access { link_owner: Some(1000), ..access(0, MODE) };
         assert_eq!(check(mine), Ok(()));
     }
 
     #[test]
     fn trust_holds_until_the_content_changes() {
         let folder = tempfile::tempdir().expect("folder");
-        let (state, file) = (
-            folder.path().join("state"),
-            folder.path().join("dcluster.toml"),
-        );
+        let (state, file) = (folder.path().join("state"), folder.path().join("dcluster.toml"));
         let uid = nix::unistd::Uid::effective().as_raw();
         let verdict = || {
             let (content, access) = read(&file).expect("readable").expect("there");
@@ -243,10 +186,7 @@ mod tests {
         fs::write(&file, "cores = 2\n").expect("write");
         fs::set_permissions(&file, Permissions::from_mode(0o666)).expect("chmod");
         assert!(verdict().is_err());
-        assert_eq!(
-            trust(&state, &file).expect("trusted"),
-            file.canonicalize().expect("path")
-        );
+        assert_eq!(trust(&state, &file).expect("trusted"), file.canonicalize().expect("path"));
         assert_eq!(verdict(), Ok(()));
         let mode = |path: &Path| path.metadata().expect("metadata").mode() & 0o777;
         assert_eq!(mode(&state.join("trust")), 0o700);
@@ -269,17 +209,11 @@ mod tests {
         let path = folder.path().join("f");
         assert_eq!(read(&path), Ok(None));
         assert_eq!(read(&path.join("below/nothing")), Ok(None));
-        assert_eq!(
-            read(folder.path()).expect_err("folder").what,
-            "the configuration file is no file"
-        );
+        assert_eq!(read(folder.path()).expect_err("folder").what, "the configuration file is no file");
         fs::write(&path, vec![b'#'; 1 << 20]).expect("write");
         assert!(read(&path).is_ok());
         fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("write");
-        assert_eq!(
-            read(&path).expect_err("large").what,
-            "the configuration file is too large"
-        );
+        assert_eq!(read(&path).expect_err("large").what, "the configuration file is too large");
         let pipe = folder.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("pipe");
         assert!(read(&pipe).is_err());

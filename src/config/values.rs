@@ -58,14 +58,12 @@ pub(super) fn backend(raw: &RawValue) -> Parsed<BackendKind> {
         return Ok(kind);
     }
     let meant = nearest(&lower, kinds.map(BackendKind::as_str));
-    Err(
-        ConfigError::new(format!("there is no backend {}", quoted(text)))
-            .because("the backends are local and slurm")
-            .fix(match meant {
-                Some(meant) => format!("did you mean {meant}?"),
-                None => "leave it out: slurm is used where sbatch is found, else local".to_owned(),
-            }),
-    )
+    Err(ConfigError::new(format!("there is no backend {}", quoted(text)))
+        .because("the backends are local and slurm")
+        .fix(match meant {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => "leave it out: slurm is used where sbatch is found, else local".to_owned(),
+        }))
 }
 
 /// Parses a whole number within bounds.
@@ -77,9 +75,7 @@ pub(super) fn count(raw: &RawValue, what: &str, least: u32, most: u32) -> Parsed
         _ if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) => {
             Err(ConfigError::new(format!("{} is no number of {what}", quoted(text))).fix(range))
         }
-        Ok(number) if number < least => {
-            Err(ConfigError::new(format!("{number} {what} are too few")).fix(range))
-        }
+        Ok(number) if number < least => Err(ConfigError::new(format!("{number} {what} are too few")).fix(range)),
         _ => Err(ConfigError::new(format!("{} {what} are too many", quoted(text))).fix(range)),
     }
 }
@@ -93,12 +89,9 @@ fn grouped(number: u32) -> String {
 
 /// Parses a size that is at least one MiB.
 pub(super) fn size(raw: &RawValue) -> Parsed<u64> {
-    let bytes = parse_size(scalar(raw)?)
-        .map_err(|error| ConfigError::new(error.to_string()).fix(error.fix()))?;
+    let bytes = parse_size(scalar(raw)?).map_err(|error| ConfigError::new(error.to_string()).fix(error.fix()))?;
     if bytes < 1 << 20 {
-        return Err(
-            ConfigError::new("a job needs at least 1 MiB of memory").fix("write a size like 4GB")
-        );
+        return Err(ConfigError::new("a job needs at least 1 MiB of memory").fix("write a size like 4GB"));
     }
     Ok(bytes)
 }
@@ -106,8 +99,7 @@ pub(super) fn size(raw: &RawValue) -> Parsed<u64> {
 /// Parses a duration of at least `least` seconds.
 pub(super) fn duration(raw: &RawValue, least: u64) -> Parsed<u64> {
     let text = scalar(raw)?;
-    let seconds = parse_duration(text)
-        .map_err(|error| ConfigError::new(error.to_string()).fix(error.fix()))?;
+    let seconds = parse_duration(text).map_err(|error| ConfigError::new(error.to_string()).fix(error.fix()))?;
     if seconds < least {
         return Err(ConfigError::new(format!("{} is too short", quoted(text)))
             .fix(format!("write {} or more", human_duration(least))));
@@ -129,10 +121,10 @@ pub(super) fn gpus(raw: &RawValue) -> Parsed<(u32, Option<String>)> {
     })?;
     let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     match kind {
-        Some(kind) if kind.is_empty() || kind.len() > 64 || !kind.chars().all(good) => Err(
-            ConfigError::new(format!("{} is no kind of GPU", quoted(kind)))
-                .fix("write the kind as your queue calls it, like a100:2"),
-        ),
+        Some(kind) if kind.is_empty() || kind.len() > 64 || !kind.chars().all(good) => {
+            Err(ConfigError::new(format!("{} is no kind of GPU", quoted(kind)))
+                .fix("write the kind as your queue calls it, like a100:2"))
+        }
         kind => Ok((number, kind.map(str::to_owned))),
     }
 }
@@ -179,9 +171,7 @@ fn directive(text: &str) -> Parsed<String> {
         return Err(error.because("it is longer than 4 KiB"));
     }
     if !line.starts_with('-') {
-        return Err(error
-            .because("a directive begins with -")
-            .fix("write it like --exclusive or --mail-type=END"));
+        return Err(error.because("a directive begins with -").fix("write it like --exclusive or --mail-type=END"));
     }
     Ok(line.to_owned())
 }
@@ -194,14 +184,9 @@ pub(super) fn prologue(raw: &RawValue) -> Parsed<String> {
         RawValue::Table(_) => return Err(ConfigError::new("lines of shell are wanted")),
     };
     let text = text.replace("\r\n", "\n");
-    match text
-        .chars()
-        .find(|c| c.is_control() && !"\n\t".contains(*c))
-    {
-        Some(c) => Err(ConfigError::new(format!(
-            "the prologue contains the control character {c:?}"
-        ))
-        .fix("take it out, or write it as $'\\033' for the shell")),
+    match text.chars().find(|c| c.is_control() && !"\n\t".contains(*c)) {
+        Some(c) => Err(ConfigError::new(format!("the prologue contains the control character {c:?}"))
+            .fix("take it out, or write it as $'\\033' for the shell")),
         None => Ok(text.trim_matches('\n').to_owned()),
     }
 }
@@ -215,17 +200,12 @@ pub(super) fn counters(raw: &RawValue) -> Parsed<BTreeMap<String, u64>> {
     for (name, total) in items {
         let (name, total) = counter(name, total)?;
         if counters.insert(name.clone(), total).is_some() {
-            return Err(
-                ConfigError::new(format!("counter {} stands twice", quoted(&name)))
-                    .fix("keep one of them"),
-            );
+            return Err(ConfigError::new(format!("counter {} stands twice", quoted(&name))).fix("keep one of them"));
         }
     }
     if counters.len() > COUNTERS_MAX {
-        return Err(
-            ConfigError::new(format!("{} counters are too many", counters.len()))
-                .because(format!("a cluster has at most {COUNTERS_MAX}")),
-        );
+        return Err(ConfigError::new(format!("{} counters are too many", counters.len()))
+            .because(format!("a cluster has at most {COUNTERS_MAX}")));
     }
     Ok(counters)
 }
@@ -233,30 +213,19 @@ pub(super) fn counters(raw: &RawValue) -> Parsed<BTreeMap<String, u64>> {
 fn counter(name: &str, total: &str) -> Parsed<(String, u64)> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let error = ConfigError::new(format!("{} cannot be a counter", quoted(name)));
-    if !name.starts_with(|c: char| c.is_ascii_alphabetic())
-        || name.len() > NAME_MAX_BYTES
-        || !name.chars().all(good)
-    {
-        return Err(error.because(
-            "its name begins with a letter and has up to 64 letters a-z, digits, . _ and -",
-        ));
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.len() > NAME_MAX_BYTES || !name.chars().all(good) {
+        return Err(error.because("its name begins with a letter and has up to 64 letters a-z, digits, . _ and -"));
     }
     if RESOURCES.contains(&name.to_ascii_lowercase().as_str()) {
         return Err(error.because("workers have a resource of that name"));
     }
     match total.parse::<u64>() {
         Ok(total) if total > 0 && total <= u64::from(u32::MAX) => Ok((name.to_owned(), total)),
-        _ if total.is_empty() => Err(ConfigError::new(format!(
-            "counter {} has no total",
-            quoted(name)
-        ))
-        .fix(format!("write {name}=2"))),
-        _ => Err(ConfigError::new(format!(
-            "counter {} cannot have the total {}",
-            quoted(name),
-            quoted(total)
-        ))
-        .fix("write a whole number from 1 to 4294967295")),
+        _ if total.is_empty() => {
+            Err(ConfigError::new(format!("counter {} has no total", quoted(name))).fix(format!("write {name}=2")))
+        }
+        _ => Err(ConfigError::new(format!("counter {} cannot have the total {}", quoted(name), quoted(total)))
+            .fix("write a whole number from 1 to 4294967295")),
     }
 }
 
@@ -266,10 +235,8 @@ pub(super) fn interface(raw: &RawValue) -> Parsed<String> {
     // IFNAMSIZ is 16 with the NUL; the kernel refuses '/' and white space.
     let bad = |c: char| c.is_control() || c.is_whitespace() || c == '/';
     if text.is_empty() || text.len() > 15 || text.contains(bad) {
-        return Err(
-            ConfigError::new(format!("{} is no network interface", quoted(text)))
-                .fix("write a name like ib0; `ip -brief address` lists them"),
-        );
+        return Err(ConfigError::new(format!("{} is no network interface", quoted(text)))
+            .fix("write a name like ib0; `ip -brief address` lists them"));
     }
     Ok(text.to_owned())
 }

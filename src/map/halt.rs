@@ -82,11 +82,7 @@ impl FromStr for Halt {
 }
 
 fn parse(text: &str) -> Option<Halt> {
-    let at = |when, why, threshold| Halt::At {
-        when,
-        why,
-        threshold,
-    };
+    let at = |when, why, threshold| Halt::At { when, why, threshold };
     // Old forms of GNU parallel.
     match text {
         "never" | "0" => return Some(Halt::Never),
@@ -126,12 +122,7 @@ fn parse(text: &str) -> Option<Halt> {
 impl Halt {
     /// Decides what to do; `total` is the number of elements.
     pub fn decide(self, counts: Counts, total: u64) -> Decision {
-        let Self::At {
-            when,
-            why,
-            threshold,
-        } = self
-        else {
+        let Self::At { when, why, threshold } = self else {
             return Decision::Continue;
         };
         let count = match why {
@@ -141,9 +132,7 @@ impl Halt {
         };
         let reached = match threshold {
             Threshold::Count(number) => count >= number,
-            Threshold::Percent(percent) => {
-                u128::from(count) * 100 >= u128::from(percent) * u128::from(total.max(1))
-            }
+            Threshold::Percent(percent) => u128::from(count) * 100 >= u128::from(percent) * u128::from(total.max(1)),
         };
         match (reached, when) {
             (false, _) => Decision::Continue,
@@ -160,28 +149,13 @@ mod tests {
     #[test]
     fn grammar() {
         assert_eq!("never".parse(), Ok(Halt::Never));
-        let at = |when, why, threshold| {
-            Ok(Halt::At {
-                when,
-                why,
-                threshold,
-            })
-        };
+        let at = |when, why, threshold| Ok(Halt::At { when, why, threshold });
         for (text, halt) in [
             ("now,fail=1", at(When::Now, Why::Fail, Threshold::Count(1))),
             ("2", at(When::Now, Why::Fail, Threshold::Count(1))),
-            (
-                "soon,fail=20%",
-                at(When::Soon, Why::Fail, Threshold::Percent(20)),
-            ),
-            (
-                "now,success=1",
-                at(When::Now, Why::Success, Threshold::Count(1)),
-            ),
-            (
-                "soon,done=100%",
-                at(When::Soon, Why::Done, Threshold::Percent(100)),
-            ),
+            ("soon,fail=20%", at(When::Soon, Why::Fail, Threshold::Percent(20))),
+            ("now,success=1", at(When::Now, Why::Success, Threshold::Count(1))),
+            ("soon,done=100%", at(When::Soon, Why::Done, Threshold::Percent(100))),
         ] {
             assert_eq!(text.parse(), halt, "{text}");
         }

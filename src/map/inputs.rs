@@ -76,11 +76,7 @@ const SEPARATORS: [Separator; 4] = [
 ];
 
 const fn separator(text: &'static str, files: bool, linked: bool) -> Separator {
-    Separator {
-        text,
-        files,
-        linked,
-    }
+    Separator { text, files, linked }
 }
 
 /// Parses the words after the options of `map`.
@@ -92,9 +88,7 @@ pub fn parse_tail(words: &[BString]) -> Result<Tail, InputError> {
     };
     let (command, mut rest) = words.split_at(end(words));
     let mut sources = Vec::new();
-    while let Some((separator, after)) = rest
-        .split_first()
-        .and_then(|(word, after)| Some((separator_at(word)?, after)))
+    while let Some((separator, after)) = rest.split_first().and_then(|(word, after)| Some((separator_at(word)?, after)))
     {
         if separator.linked && sources.is_empty() {
             return Err(InputError::LinkedFirst(separator.text));
@@ -103,36 +97,23 @@ pub fn parse_tail(words: &[BString]) -> Result<Tail, InputError> {
         rest = next;
         let linked = separator.linked;
         if !separator.files {
-            sources.push(Source {
-                origin: Origin::Values(values.to_vec()),
-                linked,
-            });
+            sources.push(Source { origin: Origin::Values(values.to_vec()), linked });
         } else if values.is_empty() {
             return Err(InputError::NoFile(separator.text));
         }
         for file in values.iter().filter(|_| separator.files) {
-            let origin = if file == "-" {
-                Origin::Stdin
-            } else {
-                Origin::File(file.clone())
-            };
+            let origin = if file == "-" { Origin::Stdin } else { Origin::File(file.clone()) };
             sources.push(Source { origin, linked });
         }
     }
     if sources.is_empty() {
-        sources.push(Source {
-            origin: Origin::Stdin,
-            linked: false,
-        });
+        sources.push(Source { origin: Origin::Stdin, linked: false });
     }
     let stdins = sources.iter().filter(|s| s.origin == Origin::Stdin);
     if stdins.count() > 1 {
         return Err(InputError::StdinTwice);
     }
-    Ok(Tail {
-        command: command.to_vec(),
-        sources,
-    })
+    Ok(Tail { command: command.to_vec(), sources })
 }
 
 /// Splits what was read into values: lines, or with `nul` records that end with NUL. An empty
@@ -149,9 +130,7 @@ pub fn split_records(text: &[u8], nul: bool) -> Result<Vec<BString>, InputError>
             return Err(InputError::TooMany);
         }
         if record.contains(&0) {
-            return Err(InputError::Nul {
-                record: values.len() + 1,
-            });
+            return Err(InputError::Nul { record: values.len() + 1 });
         }
         values.push(record.into());
     }
@@ -175,9 +154,7 @@ pub fn combine(sources: Vec<(bool, Vec<BString>)>) -> Result<Vec<Vec<BString>>, 
             _ => groups.push(values.into_iter().map(|v| vec![v]).collect()),
         }
     }
-    let total = groups
-        .iter()
-        .try_fold(1_usize, |total, group| total.checked_mul(group.len()));
+    let total = groups.iter().try_fold(1_usize, |total, group| total.checked_mul(group.len()));
     if total.is_none_or(|total| total > ELEMENTS_MAX) {
         return Err(InputError::TooMany);
     }
@@ -186,10 +163,7 @@ pub fn combine(sources: Vec<(bool, Vec<BString>)>) -> Result<Vec<Vec<BString>>, 
         return Ok(Vec::new());
     };
     for group in groups {
-        elements = elements
-            .iter()
-            .flat_map(|left| group.iter().map(move |row| [&left[..], row].concat()))
-            .collect();
+        elements = elements.iter().flat_map(|left| group.iter().map(move |row| [&left[..], row].concat())).collect();
     }
     Ok(elements)
 }
@@ -231,11 +205,7 @@ mod tests {
             (Origin::File("g".into()), true),
             (values(""), false),
         ];
-        let got: Vec<_> = tail
-            .sources
-            .into_iter()
-            .map(|s| (s.origin, s.linked))
-            .collect();
+        let got: Vec<_> = tail.sources.into_iter().map(|s| (s.origin, s.linked)).collect();
         assert_eq!(got, want);
         let bare = parse_tail(&words("gzip")).unwrap();
         assert_eq!(bare.sources[0].origin, Origin::Stdin);
@@ -252,15 +222,9 @@ mod tests {
     fn records() {
         let split = |text: &str, nul| split_records(text.as_bytes(), nul);
         assert_eq!(split("", false), Ok(vec![]));
-        assert_eq!(
-            split("a\n\nb", false),
-            Ok(vec!["a".into(), "".into(), "b".into()])
-        );
+        assert_eq!(split("a\n\nb", false), Ok(vec!["a".into(), "".into(), "b".into()]));
         assert_eq!(split("a\nb\n", false), Ok(words("a b")));
-        assert_eq!(
-            split("a\nb\0c\0", true),
-            Ok(vec!["a\nb".into(), "c".into()])
-        );
+        assert_eq!(split("a\nb\0c\0", true), Ok(vec!["a\nb".into(), "c".into()]));
         assert_eq!(split("a\nb\0\n", false), Err(InputError::Nul { record: 2 }));
     }
 
@@ -275,9 +239,7 @@ mod tests {
         let lines = |sources: &[(bool, &str)]| {
             let sources = sources.iter().map(|(linked, v)| (*linked, words(v)));
             let elements = combine(sources.collect()).unwrap();
-            let lines = elements
-                .iter()
-                .map(|row| BString::from(bstr::join(" ", row)).to_string());
+            let lines = elements.iter().map(|row| BString::from(bstr::join(" ", row)).to_string());
             lines.collect::<Vec<_>>()
         };
         let all = lines(&[(false, "a b"), (true, "c d"), (false, "e f")]);

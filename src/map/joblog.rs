@@ -4,8 +4,7 @@ use crate::runtime::protocol::Outcome;
 use bstr::{BStr, BString};
 
 /// First line of a job log.
-pub const HEADER: &str =
-    "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+pub const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
 
 /// One ended element.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -289,11 +289,7 @@ impl Request {
     pub fn changes(&self) -> bool {
         matches!(
             self,
-            Self::Submit { .. }
-                | Self::Cancel { .. }
-                | Self::Retry { .. }
-                | Self::Scale { .. }
-                | Self::Down { .. }
+            Self::Submit { .. } | Self::Cancel { .. } | Self::Retry { .. } | Self::Scale { .. } | Self::Down { .. }
         )
     }
 }

@@ -59,10 +59,7 @@ impl JobName {
     }
     /// Parses a name of the cluster `id4`; `None` for anything else (other people's jobs).
     pub fn parse(id4: &str, text: &str) -> Option<(Self, JobSeq)> {
-        let digits = text
-            .strip_prefix("dc")?
-            .strip_prefix(id4)?
-            .strip_prefix('-')?;
+        let digits = text.strip_prefix("dc")?.strip_prefix(id4)?.strip_prefix('-')?;
         if digits.len() < 6 || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }

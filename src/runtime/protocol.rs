@@ -30,12 +30,7 @@ pub struct Request {
 
 impl Default for Request {
     fn default() -> Self {
-        Self {
-            cores: 1,
-            memory_bytes: 0,
-            gpus: 0,
-            counters: BTreeMap::new(),
-        }
+        Self { cores: 1, memory_bytes: 0, gpus: 0, counters: BTreeMap::new() }
     }
 }
 

@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -104,20 +104,12 @@ impl Authority {
     pub fn create(cluster_id: &str) -> Result<Self, KeyError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = authority_params(cluster_id)?.self_signed(&key)?.pem();
-        Ok(Self {
-            certificate,
-            key: Secret::new(key.serialize_pem()),
-            cluster_id: cluster_id.to_owned(),
-        })
+        Ok(Self { certificate, key: Secret::new(key.serialize_pem()), cluster_id: cluster_id.to_owned() })
     }
 
     /// Reads an authority back.
     pub fn load(cluster_id: &str, certificate: String, key: Secret) -> Self {
-        Self {
-            certificate,
-            key,
-            cluster_id: cluster_id.to_owned(),
-        }
+        Self { certificate, key, cluster_id: cluster_id.to_owned() }
     }
 
     /// Returns the certificate (PEM), which is no secret.
@@ -133,22 +125,14 @@ impl Authority {
     /// Issues a credential for a role.
     pub fn issue(&self, role: Role) -> Result<Credential, KeyError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let issuer = Issuer::new(
-            authority_params(&self.cluster_id)?,
-            KeyPair::from_pem(self.key.reveal())?,
-        );
-        let mut params = validity(CertificateParams::new(vec![
-            role.subject(&self.cluster_id),
-        ])?);
+        let issuer = Issuer::new(authority_params(&self.cluster_id)?, KeyPair::from_pem(self.key.reveal())?);
+        let mut params = validity(CertificateParams::new(vec![role.subject(&self.cluster_id)])?);
         params.extended_key_usages = vec![match role {
             Role::Server => ExtendedKeyUsagePurpose::ServerAuth,
             Role::Worker | Role::Client => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         let certificate = params.signed_by(&key, &issuer)?.pem();
-        Ok(Credential {
-            certificate,
-            key: Secret::new(key.serialize_pem()),
-        })
+        Ok(Credential { certificate, key: Secret::new(key.serialize_pem()) })
     }
 }
 
@@ -156,9 +140,7 @@ fn authority_params(cluster_id: &str) -> Result<CertificateParams, KeyError> {
     let mut params = validity(CertificateParams::new(Vec::<String>::new())?);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, format!("dcluster {cluster_id}"));
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("dcluster {cluster_id}"));
     Ok(params)
 }
 
@@ -175,13 +157,11 @@ fn roots(ca: &str) -> Result<RootCertStore, KeyError> {
 }
 
 fn certificate(pem: &str) -> Result<CertificateDer<'static>, KeyError> {
-    CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|error| KeyError::Damaged(error.to_string()))
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| KeyError::Damaged(error.to_string()))
 }
 
 fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, KeyError> {
-    PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes())
-        .map_err(|error| KeyError::Damaged(error.to_string()))
+    PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes()).map_err(|error| KeyError::Damaged(error.to_string()))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -192,12 +172,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 /// no tickets, no resumption.
 pub fn server_config(authority: &Authority) -> Result<ServerConfig, KeyError> {
     let own = authority.issue(Role::Server)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(
-        Arc::new(roots(authority.certificate())?),
-        provider(),
-    )
-    .build()
-    .map_err(|error| KeyError::Damaged(error.to_string()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority.certificate())?), provider())
+        .build()
+        .map_err(|error| KeyError::Damaged(error.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
@@ -221,8 +198,7 @@ pub fn client_config(ca: &str, own: &Credential) -> Result<ClientConfig, KeyErro
 
 /// Returns the name that the server of a cluster proves.
 pub fn server_name(cluster_id: &str) -> Result<ServerName<'static>, KeyError> {
-    ServerName::try_from(Role::Server.subject(cluster_id))
-        .map_err(|error| KeyError::Damaged(error.to_string()))
+    ServerName::try_from(Role::Server.subject(cluster_id)).map_err(|error| KeyError::Damaged(error.to_string()))
 }
 
 /// Returns the role in a verified client certificate; `None` when it is of another cluster or has no
@@ -248,17 +224,13 @@ pub struct Receiver<T>(T);
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Wraps a stream; `frame_bytes_max` bounds what a peer can make us hold.
     pub fn new(stream: S, frame_bytes_max: usize) -> Self {
-        let framed = LengthDelimitedCodec::builder()
-            .max_frame_length(frame_bytes_max)
-            .new_framed(stream);
+        let framed = LengthDelimitedCodec::builder().max_frame_length(frame_bytes_max).new_framed(stream);
         Self { framed }
     }
 
     /// Raises the bound after the peer's hello was read.
     pub fn allow(&mut self, frame_bytes_max: usize) {
-        self.framed
-            .codec_mut()
-            .set_max_frame_length(frame_bytes_max);
+        self.framed.codec_mut().set_max_frame_length(frame_bytes_max);
     }
 
     /// Sends messages as few frames.
@@ -271,12 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     /// Receives the next frame; `None` when the peer closed.
     pub async fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<Vec<M>>> {
-        self.framed
-            .next()
-            .await
-            .transpose()?
-            .map(|frame| decode(&frame))
-            .transpose()
+        self.framed.next().await.transpose()?.map(|frame| decode(&frame)).transpose()
     }
 
     /// Splits into halves that may be used by two tasks.
@@ -309,12 +276,7 @@ impl<K: Sink<Bytes, Error = io::Error> + Unpin> Sender<K> {
 impl<T: Stream<Item = io::Result<bytes::BytesMut>> + Unpin> Receiver<T> {
     /// Receives the next frame; `None` when the peer closed.
     pub async fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<Vec<M>>> {
-        self.0
-            .next()
-            .await
-            .transpose()?
-            .map(|frame| decode(&frame))
-            .transpose()
+        self.0.next().await.transpose()?.map(|frame| decode(&frame)).transpose()
     }
 }
 
@@ -340,10 +302,7 @@ fn decode<M: DeserializeOwned>(frame: &[u8]) -> io::Result<Vec<M>> {
     let messages: Vec<M> = serde::Deserialize::deserialize(&mut decoder)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     if messages.len() > FRAME_MESSAGES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "too many messages in a frame",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "too many messages in a frame"));
     }
     Ok(messages)
 }
@@ -353,25 +312,16 @@ mod tests {
     use super::*;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-    async fn handshake(
-        server: ServerConfig,
-        client: ClientConfig,
-        name: &str,
-    ) -> io::Result<Option<Role>> {
+    async fn handshake(server: ServerConfig, client: ClientConfig, name: &str) -> io::Result<Option<Role>> {
         let (near, far) = tokio::io::duplex(1 << 16);
         let acceptor = TlsAcceptor::from(Arc::new(server));
         let connector = TlsConnector::from(Arc::new(client));
         let name = ServerName::try_from(format!("server.{name}")).expect("a name");
         let id = "abcd".to_owned();
-        let (accepted, connected) =
-            tokio::join!(acceptor.accept(near), connector.connect(name, far));
+        let (accepted, connected) = tokio::join!(acceptor.accept(near), connector.connect(name, far));
         connected?;
         let stream = accepted?;
-        Ok(stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| peer_role(chain, &id)))
+        Ok(stream.get_ref().1.peer_certificates().and_then(|chain| peer_role(chain, &id)))
     }
 
     #[tokio::test]
@@ -380,9 +330,7 @@ mod tests {
         for role in [Role::Worker, Role::Client] {
             let own = authority.issue(role).expect("credential");
             let client = client_config(authority.certificate(), &own).expect("client");
-            let seen = handshake(server_config(&authority).expect("server"), client, "abcd")
-                .await
-                .expect("handshake");
+            let seen = handshake(server_config(&authority).expect("server"), client, "abcd").await.expect("handshake");
             assert_eq!(seen, Some(role));
         }
     }
@@ -394,36 +342,21 @@ mod tests {
         let foreign = theirs.issue(Role::Client).expect("credential");
         // A foreign certificate, with our CA pinned.
         let client = client_config(ours.certificate(), &foreign).expect("client");
-        assert!(
-            handshake(server_config(&ours).expect("server"), client, "abcd")
-                .await
-                .is_err()
-        );
+        assert!(handshake(server_config(&ours).expect("server"), client, "abcd").await.is_err());
         // A foreign server: the client refuses it.
         let own = ours.issue(Role::Client).expect("credential");
         let client = client_config(ours.certificate(), &own).expect("client");
-        assert!(
-            handshake(server_config(&theirs).expect("server"), client, "abcd")
-                .await
-                .is_err()
-        );
+        assert!(handshake(server_config(&theirs).expect("server"), client, "abcd").await.is_err());
         // The server of another cluster with the same CA name.
         let client = client_config(ours.certificate(), &own).expect("client");
-        assert!(
-            handshake(server_config(&ours).expect("server"), client, "efgh")
-                .await
-                .is_err()
-        );
+        assert!(handshake(server_config(&ours).expect("server"), client, "efgh").await.is_err());
     }
 
     #[test]
     fn a_server_certificate_is_no_pass() {
         let authority = Authority::create("abcd").expect("authority");
         let own = authority.issue(Role::Server).expect("credential");
-        assert_eq!(
-            peer_role(&[certificate(&own.certificate).expect("der")], "abcd"),
-            None
-        );
+        assert_eq!(peer_role(&[certificate(&own.certificate).expect("der")], "abcd"), None);
     }
 
     #[tokio::test]
@@ -440,10 +373,7 @@ mod tests {
         let messages = vec![0u8; FRAME_MESSAGES_MAX + 1];
         let frames = encode(&messages).expect("frames");
         assert_eq!(frames.len(), 2);
-        let back: Vec<u8> = frames
-            .iter()
-            .flat_map(|frame| decode::<u8>(frame).expect("list"))
-            .collect();
+        let back: Vec<u8> = frames.iter().flat_map(|frame| decode::<u8>(frame).expect("list")).collect();
         assert_eq!(back, messages);
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Carries one order out.
-pub async fn carry_out(order: Order, backend: Arc<dyn Backend>, jobs: PathBuf) -> Option<Done> {
+pub(super) async fn carry_out(order: Order, backend: Arc<dyn Backend>, jobs: PathBuf) -> Option<Done> {
     Some(match &order {
         Order::Submit(submit) => match backend.submit(submit).await {
             Ok(ids) => Done::Submitted(submit.clone(), ids),

@@ -85,7 +85,11 @@ impl Reception {
         }
     }
 
-    async fn greet_tls(&self, stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<(Role, Channel<tokio_rustls::server::TlsStream<TcpStream>>)> {
+    async fn greet_tls(
+        &self,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+    ) -> io::Result<(Role, Channel<tokio_rustls::server::TlsStream<TcpStream>>)> {
         stream.set_nodelay(true)?;
         let stream = acceptor.accept(stream).await?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -111,7 +115,12 @@ impl Reception {
         }
     }
 
-    async fn admit<S: AsyncRead + AsyncWrite + Unpin>(self, role: Role, mut channel: Channel<S>, permit: tokio::sync::OwnedSemaphorePermit) {
+    async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        role: Role,
+        mut channel: Channel<S>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+    ) {
         let connection = self.number();
         let ended = match role {
             Role::Client => {
@@ -140,11 +149,18 @@ impl Reception {
         let _ = self.inputs.send(Input::Disconnected(connection)).await;
     }
 
-    async fn talk_to_client<S: AsyncRead + AsyncWrite + Unpin>(&self, connection: ConnectionId, mut channel: Channel<S>, first: Vec<ClientMessage>) -> io::Result<()> {
+    async fn talk_to_client<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        connection: ConnectionId,
+        mut channel: Channel<S>,
+        first: Vec<ClientMessage>,
+    ) -> io::Result<()> {
         let mut messages = first.into_iter();
         let Some(ClientMessage::Hello(ClientHello { protocol, .. })) = messages.next() else { return Ok(()) };
         if protocol != PROTOCOL_VERSION {
-            let what = format!("this dcluster speaks protocol {protocol}, the server {PROTOCOL_VERSION}: use one version of dcluster");
+            let what = format!(
+                "this dcluster speaks protocol {protocol}, the server {PROTOCOL_VERSION}: use one version of dcluster"
+            );
             let reply = Reply::Error { kind: ErrorKind::Usage, what, fix: None };
             return channel.send(&[ClientReply::Reply { id: 0, reply: Box::new(reply) }]).await;
         }
@@ -181,7 +197,12 @@ impl Reception {
         tokio::select! { ended = write => ended, ended = read => ended }
     }
 
-    async fn talk_to_worker<S: AsyncRead + AsyncWrite + Unpin>(&self, connection: ConnectionId, mut channel: Channel<S>, first: Vec<WorkerMessage>) -> io::Result<()> {
+    async fn talk_to_worker<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        connection: ConnectionId,
+        mut channel: Channel<S>,
+        first: Vec<WorkerMessage>,
+    ) -> io::Result<()> {
         let mut messages = first.into_iter();
         let Some(WorkerMessage::Hello(hello)) = messages.next() else { return Ok(()) };
         channel.allow(FRAME_BYTES_MAX);
@@ -215,7 +236,11 @@ impl Reception {
 
 /// Writes what the core sends, many messages to a frame; ends, after a goodbye on the wire, when the
 /// core drops its sender.
-async fn write_all<K, M>(mut outgoing: mpsc::UnboundedReceiver<Outgoing>, to: &mut crate::runtime::transport::Sender<K>, pick: impl Fn(Outgoing) -> Option<M>) -> io::Result<()>
+async fn write_all<K, M>(
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    to: &mut crate::runtime::transport::Sender<K>,
+    pick: impl Fn(Outgoing) -> Option<M>,
+) -> io::Result<()>
 where
     K: futures_util::Sink<bytes::Bytes, Error = io::Error> + Unpin,
     M: serde::Serialize,
@@ -279,7 +304,9 @@ pub async fn bind_tcp(spec: &Spec) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
     if chosen.is_empty() {
         let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await {
             Ok(listener) => listener,
-            Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.map_err(|error| fail(Ipv4Addr::UNSPECIFIED.into(), error))?,
+            Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))
+                .await
+                .map_err(|error| fail(Ipv4Addr::UNSPECIFIED.into(), error))?,
         };
         let port = listener.local_addr().map_err(|error| fail(Ipv4Addr::UNSPECIFIED.into(), error))?.port();
         let addresses = host_addresses(None).into_iter().map(|address| SocketAddr::new(address, port)).collect();
@@ -316,7 +343,8 @@ fn host_addresses(interface: Option<&str>) -> Vec<IpAddr> {
 }
 
 fn interfaces() -> Vec<String> {
-    let mut names: Vec<String> = nix::ifaddrs::getifaddrs().into_iter().flatten().map(|found| found.interface_name).collect();
+    let mut names: Vec<String> =
+        nix::ifaddrs::getifaddrs().into_iter().flatten().map(|found| found.interface_name).collect();
     names.sort();
     names.dedup();
     names

@@ -110,7 +110,10 @@ pub struct ServerOptions {
 fn announce(line: &StartLine) {
     let mut out = std::io::stdout().lock();
     // The command that started us may be gone (Ctrl-C): the server goes on.
-    let _ = serde_json::to_writer(&mut out, line).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    let _ = serde_json::to_writer(&mut out, line)
+        .map_err(std::io::Error::from)
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
 }
 
 /// Runs the server until the cluster is down. Its standard output carries [`StartLine`]s.
@@ -149,7 +152,13 @@ pub fn run(options: &ServerOptions) -> Result<(), Problem> {
 /// # Errors
 ///
 /// If the journal is damaged, lost data, or makes no sense.
-pub fn replay(folder: &Folder, disk: &RealDisk, identity: &Identity, before: Option<&LeaseState>, core: &mut Core) -> Result<journal::Position, Problem> {
+pub fn replay(
+    folder: &Folder,
+    disk: &RealDisk,
+    identity: &Identity,
+    before: Option<&LeaseState>,
+    core: &mut Core,
+) -> Result<journal::Position, Problem> {
     let damaged = |what: String| {
         Problem::new(Kind::Failed, format!("the journal of cluster {} is not usable", folder.name()))
             .says(what)
@@ -159,7 +168,9 @@ pub fn replay(folder: &Folder, disk: &RealDisk, identity: &Identity, before: Opt
     };
     let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
     for bytes in &recovered.records {
-        let record = Record::decode(bytes).map_err(|error| damaged(format!("a record of an unknown kind: {error}; a newer dcluster may have written it")))?;
+        let record = Record::decode(bytes).map_err(|error| {
+            damaged(format!("a record of an unknown kind: {error}; a newer dcluster may have written it"))
+        })?;
         core.replay(record).map_err(|error| damaged(error.to_string()))?;
     }
     Ok(recovered.position)
@@ -210,9 +221,12 @@ impl Server {
         let identity = folder.open()?;
         let spec = folder.spec()?;
         let disk = RealDisk::open(folder.path()).map_err(|error| {
-            Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display())).says(error.to_string())
+            Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display()))
+                .says(error.to_string())
         })?;
-        let taken = takeover::take_over(&folder, &disk, options.take_over, |seconds| announce(&StartLine::Waiting { seconds }))?;
+        let taken = takeover::take_over(&folder, &disk, options.take_over, |seconds| {
+            announce(&StartLine::Waiting { seconds })
+        })?;
         let epoch = taken.lease.epoch();
         let backend = backends::open(&folder, &identity, &spec)?;
         if let Err(error) = backend.prepare().await {
@@ -230,9 +244,12 @@ impl Server {
         // The base holds all of this already; its records need not be written once more.
         output.records.clear();
         let base: Vec<Vec<u8>> = core.base().iter().map(Record::encode).collect();
-        let journal = Journal::start(disk, &identity.id, epoch, position, base.iter(), Limits::default()).map_err(|error| {
-            Problem::new(Kind::TryAgain, "cannot write the journal").says(error.to_string()).fix("make room in the cluster folder (quota, full disk)")
-        })?;
+        let journal =
+            Journal::start(disk, &identity.id, epoch, position, base.iter(), Limits::default()).map_err(|error| {
+                Problem::new(Kind::TryAgain, "cannot write the journal")
+                    .says(error.to_string())
+                    .fix("make room in the cluster folder (quota, full disk)")
+            })?;
         let (journal_replies, from_journal) = mpsc::unbounded_channel();
         let (to_journal, journal_requests) = std::sync::mpsc::channel();
         let writer = Writer::new(journal, taken.lease, journal_replies, Instant::now());
@@ -342,7 +359,9 @@ impl Server {
                 self.connections.insert(connection, sender);
                 self.core.on_worker_hello(connection, *hello, now, &mut self.output);
             }
-            Input::Request(connection, id, request) => self.core.on_request(connection, id, *request, now, &mut self.output),
+            Input::Request(connection, id, request) => {
+                self.core.on_request(connection, id, *request, now, &mut self.output)
+            }
             Input::FromWorker(connection, messages) => {
                 for message in messages {
                     self.core.on_worker_message(connection, message, now, &mut self.output);
@@ -424,7 +443,8 @@ impl Server {
                     self.connections.remove(&connection);
                 }
                 Release::Order(order) => {
-                    let (backend, jobs, to_self) = (Arc::clone(&self.backend), self.jobs_folder.clone(), self.to_self.clone());
+                    let (backend, jobs, to_self) =
+                        (Arc::clone(&self.backend), self.jobs_folder.clone(), self.to_self.clone());
                     tokio::spawn(async move {
                         if let Some(done) = driver::carry_out(order, backend, jobs).await {
                             // The loop is gone only when the server ends.

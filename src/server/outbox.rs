@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 /// Something that may leave now.
 #[derive(Debug)]
-pub enum Release {
+pub(super) enum Release {
     /// A message.
     Send(ConnectionId, Outgoing),
     /// A connection to close after what was sent on it.
@@ -19,13 +19,13 @@ pub enum Release {
 
 /// What waits, oldest first.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     waiting: VecDeque<(Turn, Release)>,
 }
 
 impl Outbox {
     /// Takes in what a turn produced.
-    pub fn put(&mut self, turn: Turn, output: &mut Output) {
+    pub(super) fn put(&mut self, turn: Turn, output: &mut Output) {
         let sends = output.sends.drain(..);
         self.waiting.extend(sends.map(|(connection, after, message)| (after, Release::Send(connection, message))));
         self.waiting.extend(output.close.drain(..).map(|connection| (0, Release::Close(connection))));
@@ -33,7 +33,7 @@ impl Outbox {
     }
 
     /// Returns what may leave, now that all turns up to `durable` are on disk.
-    pub fn release(&mut self, durable: Turn) -> Vec<Release> {
+    pub(super) fn release(&mut self, durable: Turn) -> Vec<Release> {
         let mut free = Vec::new();
         let mut held: BTreeSet<ConnectionId> = BTreeSet::new();
         let mut kept = VecDeque::new();

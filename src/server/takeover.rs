@@ -23,7 +23,7 @@ const LOCAL: &[FsType] = &[
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The cluster is ours.
-pub struct Taken {
+pub(super) struct Taken {
     /// Our slot.
     pub lease: Lease<RealDisk>,
     /// The lease as the former server left it.
@@ -60,7 +60,12 @@ fn try_lock(folder: &Folder) -> Option<Result<Flock<File>, ()>> {
 /// # Errors
 ///
 /// [`Kind::TryAgain`] when another server lives or was faster.
-pub fn take_over(folder: &Folder, disk: &RealDisk, by_force: bool, mut waiting: impl FnMut(u64)) -> Result<Taken, Problem> {
+pub(super) fn take_over(
+    folder: &Folder,
+    disk: &RealDisk,
+    by_force: bool,
+    mut waiting: impl FnMut(u64),
+) -> Result<Taken, Problem> {
     let begun = clock::boot_milliseconds();
     let mut last: Option<(Option<(u32, u64)>, u32)> = None;
     let mut changed_at = begun;

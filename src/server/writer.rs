@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// To the thread.
 #[derive(Debug)]
-pub enum ToJournal {
+pub(super) enum ToJournal {
     /// Make these records durable.
     Write(Turn, Vec<Vec<u8>>),
     /// The whole state as of this turn, as asked for by [`FromJournal::NeedBase`].
@@ -25,7 +25,7 @@ pub enum ToJournal {
 
 /// From the thread.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum FromJournal {
+pub(super) enum FromJournal {
     /// Everything up to this turn is on disk, in the frame of this number, and we still hold the cluster.
     Durable(Turn, u64),
     /// The disk refuses; nothing is durable until a base is.
@@ -45,7 +45,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The journal and the lease of a serving server.
-pub struct Writer {
+pub(super) struct Writer {
     journal: Journal<RealDisk>,
     lease: Lease<RealDisk>,
     replies: UnboundedSender<FromJournal>,
@@ -63,7 +63,12 @@ struct Over;
 
 impl Writer {
     /// Takes the journal and the lease over; [`Writer::run`] goes on a thread of its own.
-    pub fn new(journal: Journal<RealDisk>, lease: Lease<RealDisk>, replies: UnboundedSender<FromJournal>, now: Instant) -> Self {
+    pub(super) fn new(
+        journal: Journal<RealDisk>,
+        lease: Lease<RealDisk>,
+        replies: UnboundedSender<FromJournal>,
+        now: Instant,
+    ) -> Self {
         Self {
             journal,
             lease,
@@ -78,7 +83,7 @@ impl Writer {
     }
 
     /// Runs until the server is down, fenced or gone.
-    pub fn run(mut self, requests: &Receiver<ToJournal>, clock: fn() -> Instant) {
+    pub(super) fn run(mut self, requests: &Receiver<ToJournal>, clock: fn() -> Instant) {
         while self.round(requests, clock).is_ok() {}
     }
 

@@ -96,10 +96,7 @@ pub(super) fn lex(source: &[u8], with_placeholders: bool) -> Result<Lexed, Templ
         None => lexer.end_word(),
     }
     let shell = lexer.shell || lexer.words.first().is_none_or(|word| is_shells_own(word));
-    Ok(Lexed {
-        pieces: lexer.pieces,
-        words: (!shell).then_some(lexer.words),
-    })
+    Ok(Lexed { pieces: lexer.pieces, words: (!shell).then_some(lexer.words) })
 }
 
 fn is_shells_own(first: &[WordPiece]) -> bool {
@@ -163,9 +160,7 @@ impl Lexer<'_> {
     /// Outside quotes.
     fn bare(&mut self) -> Result<(), TemplateError> {
         if let Some((what, length)) = self.placeholder(0)? {
-            let place = Place::Bare {
-                plain: self.neighbours_allow_plain(length),
-            };
+            let place = Place::Bare { plain: self.neighbours_allow_plain(length) };
             self.value(what, length, place);
             return Ok(());
         }
@@ -205,8 +200,7 @@ impl Lexer<'_> {
                 return self.rest("in or after `x[…]=`");
             }
             _ => {
-                self.shell |=
-                    b"|&;<>*?[~{}\n".contains(&byte) || (byte == b'=' && self.words.is_empty());
+                self.shell |= b"|&;<>*?[~{}\n".contains(&byte) || (byte == b'=' && self.words.is_empty());
                 self.word_text(&[byte]);
                 self.copy(1);
                 if b";|&<>\n".contains(&byte) {
@@ -246,9 +240,7 @@ impl Lexer<'_> {
     fn neighbours_allow_plain(&self, length: usize) -> bool {
         let before = self.at.checked_sub(1).map(|at| self.source[at]);
         before.is_none_or(|b| b" \t\n/=:.,_-+(;|&<>".contains(&b))
-            && self
-                .peek(length)
-                .is_none_or(|b| b" \t\n;|&)./-_,:".contains(&b))
+            && self.peek(length).is_none_or(|b| b" \t\n;|&)./-_,:".contains(&b))
     }
 
     fn backslash(&mut self) -> Result<(), TemplateError> {
@@ -432,10 +424,7 @@ fn end_of_brace(text: &[u8]) -> Option<usize> {
         match byte {
             b'}' => return Some(at + 1),
             b'\'' | b'"' | b'`' | b'\\' | b'{' => return None,
-            b'$' if text
-                .get(at + 1)
-                .is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'_') =>
-            {
+            b'$' if text.get(at + 1).is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'_') => {
                 return None;
             }
             _ => {}

@@ -89,14 +89,9 @@ impl Template {
     pub fn render(&self, inputs: &[BString], sequence: u64) -> Rendered {
         match &self.lexed {
             None => as_command(&bstr::join(" ", inputs)),
-            Some(Lexed {
-                words: Some(words), ..
-            }) => Rendered::Argv(
-                words
-                    .iter()
-                    .flat_map(|word| render_word(word, inputs, sequence))
-                    .collect(),
-            ),
+            Some(Lexed { words: Some(words), .. }) => {
+                Rendered::Argv(words.iter().flat_map(|word| render_word(word, inputs, sequence)).collect())
+            }
             Some(Lexed { pieces, .. }) => {
                 let mut line = Vec::new();
                 for piece in pieces {
@@ -117,12 +112,7 @@ impl Template {
 fn as_command(source: &[u8]) -> Rendered {
     let words = lexer::lex(source, false).ok().and_then(|lexed| lexed.words);
     match words {
-        Some(words) => Rendered::Argv(
-            words
-                .iter()
-                .flat_map(|word| render_word(word, &[], 0))
-                .collect(),
-        ),
+        Some(words) => Rendered::Argv(words.iter().flat_map(|word| render_word(word, &[], 0)).collect()),
         None => Rendered::Shell(source.into()),
     }
 }

@@ -58,9 +58,7 @@ impl Placeholder {
         }
         if let Some(number) = inner.strip_prefix(b"-")
             && !number.is_empty()
-            && number
-                .iter()
-                .all(|b| b.is_ascii_digit() || b"./".contains(b))
+            && number.iter().all(|b| b.is_ascii_digit() || b"./".contains(b))
             && number[0].is_ascii_digit()
         {
             return Err(unsupported());
@@ -76,10 +74,8 @@ impl Placeholder {
         if number.is_empty() {
             return Ok(Some((Self::All(part), length)));
         }
-        let number = number.iter().fold(0_usize, |sum, digit| {
-            sum.saturating_mul(10)
-                .saturating_add(usize::from(digit - b'0'))
-        });
+        let number =
+            number.iter().fold(0_usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
         if number == 0 || number > POSITION_MAX {
             return Err(unsupported());
         }
@@ -92,12 +88,7 @@ impl Placeholder {
             Self::Sequence => vec![sequence.to_string().into_bytes()],
             Self::All(part) => inputs.iter().map(|v| part.of(v).to_vec()).collect(),
             Self::One(number, part) => {
-                vec![
-                    inputs
-                        .get(number - 1)
-                        .map(|v| part.of(v).to_vec())
-                        .unwrap_or_default(),
-                ]
+                vec![inputs.get(number - 1).map(|v| part.of(v).to_vec()).unwrap_or_default()]
             }
         }
     }
@@ -171,8 +162,7 @@ mod tests {
             ("a//b", "a//b", "b", "a", "b"),
             ("a/b/", "a/b/", "", "a", ""),
         ] {
-            let got = [Part::NoExtension, Part::Name, Part::Folder, Part::Stem]
-                .map(|part| part.of(value.as_bytes()));
+            let got = [Part::NoExtension, Part::Name, Part::Folder, Part::Stem].map(|part| part.of(value.as_bytes()));
             let want = [no_extension, name, folder, stem].map(str::as_bytes);
             assert_eq!(got, want, "{value}");
         }
@@ -180,25 +170,12 @@ mod tests {
 
     #[test]
     fn unknown_braces_stand_for_themselves() {
-        for text in [
-            "{foo}",
-            "{",
-            "{..}",
-            "{+}",
-            "{##}",
-            "{1x}",
-            "{=x",
-            "{ }",
-            "{print $1}",
-        ] {
+        for text in ["{foo}", "{", "{..}", "{+}", "{##}", "{1x}", "{=x", "{ }", "{print $1}"] {
             assert_eq!(Placeholder::read(text.as_bytes()), Ok(None), "{text}");
         }
         for text in ["{%}", "{0}", "{-1}", "{-1.}", "{1001}", "{= s/a/b/ =}"] {
             assert!(Placeholder::read(text.as_bytes()).is_err(), "{text}");
         }
-        assert_eq!(
-            Placeholder::read(b"{12/.} x"),
-            Ok(Some((Placeholder::One(12, Part::Stem), 6)))
-        );
+        assert_eq!(Placeholder::read(b"{12/.} x"), Ok(Some((Placeholder::One(12, Part::Stem), 6))));
     }
 }

@@ -2,10 +2,7 @@
 
 /// Returns whether the shell reads these bytes as they stand, as one word.
 pub(super) fn is_plain(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.+/".contains(b))
+    !value.is_empty() && value.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.+/".contains(b))
 }
 
 /// Appends a value as one shell word, in quotes only where they are needed.

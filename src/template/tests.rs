@@ -25,38 +25,14 @@ fn words(source: &str, values: &[&str]) -> Vec<BString> {
 fn plain_words_need_no_shell() {
     for (source, values, want) in [
         ("gzip", vec!["a b"], vec!["gzip", "a b"]),
-        (
-            "x --out={/.}.nc {}",
-            vec!["d/a.b"],
-            vec!["x", "--out=a.nc", "d/a.b"],
-        ),
-        (
-            "echo \"a  {}\" 'b {}'",
-            vec!["$x"],
-            vec!["echo", "a  $x", "b $x"],
-        ),
-        (
-            "echo {1} {2.} {#}",
-            vec!["a", "b.c"],
-            vec!["echo", "a", "b", "7"],
-        ),
+        ("x --out={/.}.nc {}", vec!["d/a.b"], vec!["x", "--out=a.nc", "d/a.b"]),
+        ("echo \"a  {}\" 'b {}'", vec!["$x"], vec!["echo", "a  $x", "b $x"]),
+        ("echo {1} {2.} {#}", vec!["a", "b.c"], vec!["echo", "a", "b", "7"]),
         ("echo x{}y", vec!["a b", "c"], vec!["echo", "xa b", "cy"]),
         ("echo 'x{}y'", vec!["a b", "c"], vec!["echo", "xa b cy"]),
-        (
-            "echo a\\ b '' \"\" \\$ {}",
-            vec!["c"],
-            vec!["echo", "a b", "", "", "$", "c"],
-        ),
-        (
-            "awk '{print $1}' {}",
-            vec!["f"],
-            vec!["awk", "{print $1}", "f"],
-        ),
-        (
-            "dd if={} of=\"\\\"\\x\"",
-            vec!["f"],
-            vec!["dd", "if=f", "of=\"\\x"],
-        ),
+        ("echo a\\ b '' \"\" \\$ {}", vec!["c"], vec!["echo", "a b", "", "", "$", "c"]),
+        ("awk '{print $1}' {}", vec!["f"], vec!["awk", "{print $1}", "f"]),
+        ("dd if={} of=\"\\\"\\x\"", vec!["f"], vec!["dd", "if=f", "of=\"\\x"]),
         ("echo {3}", vec!["f"], vec!["echo", ""]),
         ("", vec!["echo 'a b' {}c"], vec![]),
         ("", vec!["echo 'a {}'"], vec!["echo", "a {}"]),
@@ -170,22 +146,14 @@ const PRINTERS: &[&str] = &[
 
 fn output(argv: &[BString]) -> Vec<u8> {
     let os = |word: &BString| std::ffi::OsStr::from_bytes(word).to_owned();
-    let done = Command::new(os(&argv[0]))
-        .args(argv[1..].iter().map(os))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
+    let done = Command::new(os(&argv[0])).args(argv[1..].iter().map(os)).stderr(Stdio::inherit()).output().unwrap();
     done.stdout
 }
 
 fn assert_same_bytes(source: &str, values: &[BString; 2]) {
     let rendered = template(source).render(values, 1);
     let want = [&values[0][..], b"\0", &values[1][..], b"\0"].concat();
-    assert_eq!(
-        output(&rendered.clone().argv()).as_bstr(),
-        want.as_bstr(),
-        "{source}"
-    );
+    assert_eq!(output(&rendered.clone().argv()).as_bstr(), want.as_bstr(), "{source}");
     // Many clusters have bash as /bin/sh.
     let shells = ["/bin/sh", "/bin/bash"].into_iter();
     for shell in shells.filter(|shell| std::path::Path::new(shell).exists()) {
@@ -361,24 +329,8 @@ fn agrees_with_gnu_parallel() {
         "echo {} {}; true",
         "[ -f {} ] && echo {//}",
     ];
-    let values = [
-        "a",
-        "a b",
-        "x'y",
-        "$z",
-        "d/e.f/g.h.i",
-        ".rc",
-        "..",
-        "/x",
-        "d/",
-        "//",
-        "",
-        "é",
-        "a=b,c",
-        "-n",
-        "#c",
-        "a\tb",
-    ];
+    let values =
+        ["a", "a b", "x'y", "$z", "d/e.f/g.h.i", ".rc", "..", "/x", "d/", "//", "", "é", "a=b,c", "-n", "#c", "a\tb"];
     for source in templates {
         let run = Command::new("parallel")
             .args(["--will-cite", "--keep-order", "--dry-run", "-0", source])
@@ -391,25 +343,15 @@ fn agrees_with_gnu_parallel() {
             return;
         };
         let text = values.map(|v| format!("{v}\0")).concat();
-        run.stdin
-            .take()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+        run.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let theirs = String::from_utf8(run.wait_with_output().unwrap().stdout).unwrap();
         let theirs: Vec<_> = theirs.lines().collect();
         assert_eq!(theirs.len(), values.len(), "{source}");
         for (i, (value, theirs)) in values.iter().zip(theirs).enumerate() {
-            let ours = template(source)
-                .render(&inputs(&[value]), i as u64 + 1)
-                .display();
+            let ours = template(source).render(&inputs(&[value]), i as u64 + 1).display();
             // Same words to a shell; the quotes themselves may differ (`x'a'` and `xa`).
             let split = |line: &str| shlex::split(line).unwrap();
-            assert_eq!(
-                split(&ours.to_string()),
-                split(theirs),
-                "{source} with {value:?}"
-            );
+            assert_eq!(split(&ours.to_string()), split(theirs), "{source} with {value:?}");
         }
     }
 }
@@ -418,8 +360,5 @@ fn agrees_with_gnu_parallel() {
 fn quoted_words_are_joined_by_spaces_first() {
     let joined = Template::from_words(&inputs(&["echo", "a  b", "{}"])).unwrap();
     assert_eq!(joined, template("echo a  b {}"));
-    assert_eq!(
-        words("echo a  b {}", &["x y"]),
-        inputs(&["echo", "a", "b", "x y"])
-    );
+    assert_eq!(words("echo a  b {}", &["x y"]), inputs(&["echo", "a", "b", "x y"]));
 }

@@ -37,8 +37,8 @@ impl Printer {
 
     /// Prints one JSON value as a line of data.
     pub fn data_json(self, value: &impl Serialize) -> Result<(), Problem> {
-        let line = serde_json::to_vec(value)
-            .map_err(|e| Problem::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
+        let line =
+            serde_json::to_vec(value).map_err(|e| Problem::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
         self.data(line)
     }
 
@@ -83,10 +83,7 @@ impl Printer {
 }
 
 fn write_data(to: &mut dyn Write, line: &[u8]) -> Result<(), Problem> {
-    let written = to
-        .write_all(line)
-        .and_then(|()| to.write_all(b"\n"))
-        .and_then(|()| to.flush());
+    let written = to.write_all(line).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush());
     written.map_err(|e| match e.kind() {
         ErrorKind::BrokenPipe => Problem::new(Kind::OutputClosed, "standard output is closed"),
         _ => Problem::new(Kind::Failed, "cannot write to standard output").says(e.to_string()),
@@ -135,9 +132,7 @@ mod tests {
 
     #[test]
     fn colour_carries_nothing() {
-        let plain = Problem::new(Kind::Usage, "no")
-            .why("é ".repeat(60))
-            .render();
+        let plain = Problem::new(Kind::Usage, "no").why("é ".repeat(60)).render();
         let coloured = coloured(&plain);
         assert_ne!(coloured, plain);
         let stripped = anstream::adapter::strip_str(&coloured).to_string();

@@ -3,9 +3,9 @@
 
 use super::printer::{Printer, Verbosity};
 use super::progress_lines::{Counts, Left, Lines, last_line, sentence};
+use crate::config::paths::Variables;
 use anstream::ColorChoice;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use crate::config::paths::Variables;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -158,8 +158,7 @@ impl Progress {
             bar.finish_and_clear();
         }
         if !matches!(self.drawing, Drawing::Hidden) {
-            self.printer
-                .note(&last_line(self.started.elapsed(), counts));
+            self.printer.note(&last_line(self.started.elapsed(), counts));
         }
     }
 }
@@ -180,24 +179,13 @@ mod tests {
     use super::*;
 
     fn printer(verbosity: Verbosity, json: bool) -> Printer {
-        Printer {
-            json,
-            verbosity,
-            color: ColorChoice::Never,
-        }
+        Printer { json, verbosity, color: ColorChoice::Never }
     }
 
     #[test]
     fn faces() {
-        let terminal = Surroundings {
-            terminal: true,
-            unicode: true,
-            prefers_lines: false,
-        };
-        let ci = Surroundings {
-            prefers_lines: true,
-            ..terminal
-        };
+        let terminal = Surroundings { terminal: true, unicode: true, prefers_lines: false };
+        let ci = Surroundings { prefers_lines: true, ..terminal };
         let pipe = Surroundings::default();
         let normal = printer(Verbosity::Normal, false);
         for (printer, choice, around, want) in [
@@ -208,24 +196,9 @@ mod tests {
             (normal, Choice::Auto, pipe, Face::Lines),
             (normal, Choice::Line, terminal, Face::Lines),
             (normal, Choice::None, terminal, Face::Hidden),
-            (
-                printer(Verbosity::Verbose, false),
-                Choice::Auto,
-                terminal,
-                Face::Lines,
-            ),
-            (
-                printer(Verbosity::Quiet, false),
-                Choice::Line,
-                terminal,
-                Face::Hidden,
-            ),
-            (
-                printer(Verbosity::Normal, true),
-                Choice::Auto,
-                terminal,
-                Face::Hidden,
-            ),
+            (printer(Verbosity::Verbose, false), Choice::Auto, terminal, Face::Lines),
+            (printer(Verbosity::Quiet, false), Choice::Line, terminal, Face::Hidden),
+            (printer(Verbosity::Normal, true), Choice::Auto, terminal, Face::Hidden),
         ] {
             assert_eq!(face(printer, choice, around), want, "{choice:?} {around:?}");
         }

@@ -55,9 +55,7 @@ fn estimate(elapsed: Duration, counts: Counts) -> Option<Duration> {
     }
     let remaining = u128::from(counts.total.saturating_sub(counts.ended));
     let milliseconds = elapsed.as_millis() * remaining / u128::from(counts.ended);
-    Some(Duration::from_millis(
-        u64::try_from(milliseconds).unwrap_or(u64::MAX),
-    ))
+    Some(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX)))
 }
 
 /// Returns what both faces say: `40 % (4,000 of 10,000), 2 failed, about 12 min left`.
@@ -134,8 +132,7 @@ impl Lines {
                 break;
             }
         }
-        (by_time || by_failure)
-            .then(|| format!("Progress: {}", sentence(&mut self.left, elapsed, counts)))
+        (by_time || by_failure).then(|| format!("Progress: {}", sentence(&mut self.left, elapsed, counts)))
     }
 
     /// Returns how long until a line is due by time alone.
@@ -149,11 +146,7 @@ mod tests {
     use super::*;
 
     fn counts(total: u64, ended: u64, failed: u64) -> Counts {
-        Counts {
-            total,
-            ended,
-            failed,
-        }
+        Counts { total, ended, failed }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -173,10 +166,7 @@ mod tests {
         let at: Vec<_> = printed.iter().map(|(second, _)| *second).collect();
         assert_eq!(at, [0, 60, 120, 300, 600, 1200, 1800, 2400]);
         assert_eq!(printed[0].1, "Progress: 10,000 tasks to run");
-        assert_eq!(
-            printed[4].1,
-            "Progress: 6 % (600 of 10,000), 1 failed, about 2 h 40 min left"
-        );
+        assert_eq!(printed[4].1, "Progress: 6 % (600 of 10,000), 1 failed, about 2 h 40 min left");
         assert_eq!(lines.next_in(seconds(2700)), seconds(300));
     }
 
@@ -185,10 +175,7 @@ mod tests {
         let mut lines = Lines::default();
         let mut told = Vec::new();
         for failed in 0..=2000 {
-            if lines
-                .due(seconds(failed / 100), counts(9999, failed, failed))
-                .is_some()
-            {
+            if lines.due(seconds(failed / 100), counts(9999, failed, failed)).is_some() {
                 told.push(failed);
             }
         }
@@ -204,18 +191,9 @@ mod tests {
         let mut left = Left::default();
         assert_eq!(left.text(seconds(29), counts(100, 4, 0)), "measuring");
         assert_eq!(left.text(seconds(31), counts(100, 0, 0)), "measuring");
-        assert_eq!(
-            left.text(seconds(31), counts(100, 1, 0)),
-            "about 51 min left"
-        );
-        assert_eq!(
-            left.text(seconds(33), counts(100, 50, 0)),
-            "about 51 min left"
-        );
-        assert_eq!(
-            left.text(seconds(36), counts(100, 50, 0)),
-            "about 36 s left"
-        );
+        assert_eq!(left.text(seconds(31), counts(100, 1, 0)), "about 51 min left");
+        assert_eq!(left.text(seconds(33), counts(100, 50, 0)), "about 51 min left");
+        assert_eq!(left.text(seconds(36), counts(100, 50, 0)), "about 36 s left");
         let mut left = Left::default();
         assert_eq!(left.text(seconds(1), counts(10, 5, 0)), "about 1 s left");
     }
@@ -229,13 +207,7 @@ mod tests {
         assert_eq!(text, "100 % (10 of 10)");
         let last = |total, ended, failed| last_line(seconds(720), counts(total, ended, failed));
         assert_eq!(last(1, 1, 0), "Done: 1 task in 12 min");
-        assert_eq!(
-            last(10_000, 10_000, 2),
-            "Failed: 2 of 10,000 tasks, in 12 min"
-        );
-        assert_eq!(
-            last(9, 3, 1),
-            "Stopped: 3 of 9 tasks ended, 1 failed, in 12 min"
-        );
+        assert_eq!(last(10_000, 10_000, 2), "Failed: 2 of 10,000 tasks, in 12 min");
+        assert_eq!(last(9, 3, 1), "Stopped: 3 of 9 tasks ended, 1 failed, in 12 min");
     }
 }

@@ -22,13 +22,8 @@ pub struct Table {
 impl Table {
     /// Makes a table with these columns and no row.
     pub fn new(columns: &[(&str, Align)]) -> Self {
-        let columns = columns
-            .iter()
-            .map(|(name, align)| (name.to_uppercase(), *align));
-        Self {
-            columns: columns.collect(),
-            rows: Vec::new(),
-        }
+        let columns = columns.iter().map(|(name, align)| (name.to_uppercase(), *align));
+        Self { columns: columns.collect(), rows: Vec::new() }
     }
 
     /// Adds a row; control characters are escaped. Missing cells are empty, further ones dropped.
@@ -62,10 +57,7 @@ impl Table {
                 });
             }
         }
-        let lines: Vec<_> = table
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
+        let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
         lines.join("\n")
     }
 }
@@ -76,11 +68,7 @@ mod tests {
 
     #[test]
     fn plain_columns() {
-        let mut table = Table::new(&[
-            ("task", Align::Left),
-            ("memory", Align::Right),
-            ("name", Align::Left),
-        ]);
+        let mut table = Table::new(&[("task", Align::Left), ("memory", Align::Right), ("name", Align::Left)]);
         assert!(table.is_empty());
         table.row(["1.7", "1.9 GB", "gzip"]);
         table.row(["12", "640 MB", "a\x1b[31m\nb"]);
@@ -98,10 +86,7 @@ TASK  MEMORY  NAME
         table.row(["1", &"word ".repeat(60)]);
         table.row(["2", &"x".repeat(200)]);
         let text = table.render(Some(80));
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 80),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.lines().count() > 5);
         assert_eq!(table.render(None).lines().count(), 3);
     }

@@ -89,11 +89,7 @@ pub fn rough_duration(duration: Duration) -> String {
 }
 
 fn two(large: u128, unit: &str, small: u128, small_unit: &str) -> String {
-    if small == 0 {
-        format!("{large} {unit}")
-    } else {
-        format!("{large} {unit} {small} {small_unit}")
-    }
+    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {small_unit}") }
 }
 
 /// Returns a size in decimal units: `640 MB`, `1.9 GB`.
@@ -126,11 +122,7 @@ pub fn iso_time(at: Timestamp) -> String {
 pub fn local_time(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     let at = at.to_zoned(zone.clone());
     let today = now.to_zoned(zone.clone()).date();
-    let format = if at.date() == today {
-        "%H:%M:%S"
-    } else {
-        "%Y-%m-%d %H:%M"
-    };
+    let format = if at.date() == today { "%H:%M:%S" } else { "%Y-%m-%d %H:%M" };
     at.strftime(format).to_string()
 }
 
@@ -185,12 +177,7 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (number, want) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (620_221, "620,221"),
-        ] {
+        for (number, want) in [(0, "0"), (999, "999"), (1000, "1,000"), (620_221, "620,221")] {
             assert_eq!(grouped(number), want);
         }
         assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
@@ -265,10 +252,7 @@ mod tests {
 
     #[test]
     fn foreign_text_is_harmless() {
-        assert_eq!(
-            escape("é a\tb\n\x1b[31m\u{202e}\u{9b}\0"),
-            "é a\\tb\\n\\x1b[31m\\u{202e}\\u{9b}\\x00"
-        );
+        assert_eq!(escape("é a\tb\n\x1b[31m\u{202e}\u{9b}\0"), "é a\\tb\\n\\x1b[31m\\u{202e}\\u{9b}\\x00");
         assert_eq!(escape_bytes(b"a\xffb"), "a\\xffb");
     }
 }

@@ -1,6 +1,8 @@
-//! Integration tests.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+//! Integration tests: one binary, a module per capability.
 
 mod fake_worker;
+mod journal_crash;
 mod local_backend;
+#[path = "../support/simdisk.rs"]
+mod simdisk;
 mod slurm_backend;

@@ -26,30 +26,14 @@ fn home() -> JobHome {
     }
 }
 
-fn render(
-    home: &JobHome,
-    backend: BackendKind,
-    count: u32,
-    explain: bool,
-) -> Result<String, String> {
+fn render(home: &JobHome, backend: BackendKind, count: u32, explain: bool) -> Result<String, String> {
     let origins = BTreeMap::from([("cores".to_owned(), "--cores".to_owned())]);
-    render_job_script(&RenderInput {
-        home,
-        backend,
-        first: JobSeq(7),
-        count,
-        explain,
-        origins: Some(&origins),
-    })
-    .map_err(|e| e.to_string())
+    render_job_script(&RenderInput { home, backend, first: JobSeq(7), count, explain, origins: Some(&origins) })
+        .map_err(|e| e.to_string())
 }
 
 fn head(script: &str) -> String {
-    script
-        .lines()
-        .take_while(|l| !l.is_empty())
-        .map(|l| format!("{l}\n"))
-        .collect()
+    script.lines().take_while(|l| !l.is_empty()).map(|l| format!("{l}\n")).collect()
 }
 
 #[test]
@@ -335,45 +319,21 @@ fn refuses_what_would_break_out() {
     let mut home = home();
     home.pool.queue = Some("a\n#SBATCH --uid=0".into());
     let error = render(&home, BackendKind::Slurm, 1, false).unwrap_err();
-    assert!(
-        error.starts_with("template slurm, line ") && error.contains("control"),
-        "{error}"
-    );
-    for directive in [
-        "--arr=1-3",
-        "-Jx",
-        "-J x",
-        "--nice=1 --job-name=x",
-        "-M other",
-        "--export=ALL",
-        "-o x",
-    ] {
+    assert!(error.starts_with("template slurm, line ") && error.contains("control"), "{error}");
+    for directive in ["--arr=1-3", "-Jx", "-J x", "--nice=1 --job-name=x", "-M other", "--export=ALL", "-o x"] {
         let mut home = self::home();
         home.pool.directives = vec![directive.into()];
         let error = render(&home, BackendKind::Slurm, 1, false).unwrap_err();
-        assert!(
-            error.contains("which dcluster needs for itself"),
-            "{directive}: {error}"
-        );
+        assert!(error.contains("which dcluster needs for itself"), "{directive}: {error}");
     }
-    for directive in [
-        "-p x",
-        "--nodes=1",
-        "--exclusive",
-        "-e err",
-        "--reservation=x -A y",
-        "--gpus-per-node=1",
-    ] {
+    for directive in ["-p x", "--nodes=1", "--exclusive", "-e err", "--reservation=x -A y", "--gpus-per-node=1"] {
         let mut home = self::home();
         home.pool.directives = vec![directive.into()];
         render(&home, BackendKind::Slurm, 1, false).unwrap();
     }
     home.pool.queue = None;
     home.pool.prologue = "a\0b".into();
-    assert_eq!(
-        render(&home, BackendKind::Slurm, 1, false).unwrap_err(),
-        "the prologue has a NUL byte"
-    );
+    assert_eq!(render(&home, BackendKind::Slurm, 1, false).unwrap_err(), "the prologue has a NUL byte");
 }
 
 #[test]
@@ -382,8 +342,5 @@ fn times_and_logs() {
     assert_eq!(slurm_time(2 * 86400), "2-00:00:00");
     let first = JobName::new("abcd", JobSeq(7));
     assert_eq!(slurm_log(&first, 1, 0), Path::new("jobs/dcabcd-000007.log"));
-    assert_eq!(
-        slurm_log(&first, 3, 2),
-        Path::new("jobs/dcabcd-000007-2.log")
-    );
+    assert_eq!(slurm_log(&first, 3, 2), Path::new("jobs/dcabcd-000007-2.log"));
 }

@@ -20,7 +20,8 @@ pub enum Verb {
 /// A row: text that stderr contains, its class, what to do about it.
 type Row = (&'static str, ErrorClass, &'static str);
 
-const LESS: &str = "ask for less: `sinfo -o '%P %l %c %m %G'` shows the walltime, cores, memory and GPUs of each partition";
+const LESS: &str =
+    "ask for less: `sinfo -o '%P %l %c %m %G'` shows the walltime, cores, memory and GPUs of each partition";
 const WAIT: &str = "Slurm's controller does not answer; `scontrol ping` shows when it is back";
 const MUNGE: &str = "munged must run on this host: ask the administrators";
 const DIRECTIVE: &str = "correct the pool's directives; `dcluster render` shows the script";
@@ -57,11 +58,7 @@ const ROWS: &[Row] = {
             Transient,
             "munged must run on this host with the site's key: ask the administrators",
         ),
-        (
-            "Problem talking to the database",
-            Transient,
-            "slurmdbd does not answer: ask the administrators if it lasts",
-        ),
+        ("Problem talking to the database", Transient, "slurmdbd does not answer: ask the administrators if it lasts"),
         ("Connection refused", Transient, WAIT),
         (
             "Required partition not available",
@@ -71,39 +68,19 @@ const ROWS: &[Row] = {
         // A shape that will never fit, whatever else is said.
         ("PerJob", Permanent, LESS),
         ("MaxWallDuration", Permanent, LESS),
-        (
-            "NotSatisfied",
-            Permanent,
-            "ask for more: the QOS has a minimum (`sacctmgr show qos`)",
-        ),
+        ("NotSatisfied", Permanent, "ask for more: the QOS has a minimum (`sacctmgr show qos`)"),
         (
             "Requested time limit is invalid",
             Permanent,
             "give a shorter --walltime: `sinfo -o '%P %l'` shows each partition's limit",
         ),
         ("Node count specification invalid", Permanent, LESS),
-        (
-            "Requested node configuration is not available",
-            Permanent,
-            LESS,
-        ),
+        ("Requested node configuration is not available", Permanent, LESS),
         ("Memory specification can not be satisfied", Permanent, LESS),
         ("CPU count per node can not be satisfied", Permanent, LESS),
-        (
-            "Requested partition configuration not available",
-            Permanent,
-            LESS,
-        ),
-        (
-            "nvalid partition",
-            Permanent,
-            "give another --queue: `sinfo -s` lists the partitions",
-        ),
-        (
-            "not permitted to use this partition",
-            Permanent,
-            "give another --queue: `sinfo -s` lists the partitions",
-        ),
+        ("Requested partition configuration not available", Permanent, LESS),
+        ("nvalid partition", Permanent, "give another --queue: `sinfo -s` lists the partitions"),
+        ("not permitted to use this partition", Permanent, "give another --queue: `sinfo -s` lists the partitions"),
         (
             "Invalid account",
             Permanent,
@@ -119,16 +96,8 @@ const ROWS: &[Row] = {
             Permanent,
             "correct --constraint: `sinfo -o '%N %f'` lists the features of the nodes",
         ),
-        (
-            "Invalid generic resource",
-            Permanent,
-            "correct --gpus: `sinfo -o '%N %G'` lists the GPUs of the nodes",
-        ),
-        (
-            "Invalid node name",
-            Permanent,
-            "correct --nodelist or --exclude: `sinfo -N` lists the nodes",
-        ),
+        ("Invalid generic resource", Permanent, "correct --gpus: `sinfo -o '%N %G'` lists the GPUs of the nodes"),
+        ("Invalid node name", Permanent, "correct --nodelist or --exclude: `sinfo -N` lists the nodes"),
         ("Invalid license", Permanent, DIRECTIVE),
         ("reservation is invalid", Permanent, DIRECTIVE),
         ("Job dependency problem", Permanent, DIRECTIVE),
@@ -140,27 +109,15 @@ const ROWS: &[Row] = {
             Permanent,
             "that job belongs to somebody else, or this user may not use the cluster",
         ),
-        (
-            "Unable to open file",
-            Permanent,
-            "the cluster's folder must be readable",
-        ),
+        ("Unable to open file", Permanent, "the cluster's folder must be readable"),
         // Limits of the site.
-        (
-            "violates accounting/QOS policy",
-            Limit,
-            "the site's limit on jobs is reached; fewer jobs fit until some end",
-        ),
+        ("violates accounting/QOS policy", Limit, "the site's limit on jobs is reached; fewer jobs fit until some end"),
         (
             "Resource temporarily unavailable",
             Limit,
             "Slurm's queue is full (MaxJobCount); jobs fit again when some end",
         ),
-        (
-            "Invalid job array specification",
-            Limit,
-            "the site allows shorter arrays only (MaxArraySize)",
-        ),
+        ("Invalid job array specification", Limit, "the site allows shorter arrays only (MaxArraySize)"),
     ]
 };
 
@@ -179,9 +136,7 @@ pub fn classify(verb: Verb, exit: Exit, stderr: &str) -> (ErrorClass, Option<Str
         // down_scancel, scancel_otheruser).
         (Verb::Cancel, Exit::Code(210)) => ErrorClass::Permanent,
         // The controller, or a site's job_submit plugin, said no; 255 is sbatch's own reading of options.
-        (Verb::Submit, _) if stderr.contains("Batch job submission failed") => {
-            ErrorClass::Permanent
-        }
+        (Verb::Submit, _) if stderr.contains("Batch job submission failed") => ErrorClass::Permanent,
         (Verb::Submit, Exit::Code(255)) => ErrorClass::Permanent,
         // It ended before it sent anything: "This does not look like a batch script", "fatal: …".
         (Verb::Submit, Exit::Code(1)) if stderr.contains("sbatch: ") => ErrorClass::Permanent,
@@ -203,10 +158,7 @@ mod tests {
     #[test]
     fn every_capture_has_its_class() {
         let mut lines = Vec::new();
-        for entry in include_str!("../../../tests/fixtures/slurm/errors.txt")
-            .split("== ")
-            .skip(1)
-        {
+        for entry in include_str!("../../../tests/fixtures/slurm/errors.txt").split("== ").skip(1) {
             let (head, stderr) = entry.split_once('\n').unwrap();
             let (name, code) = head.split_once(' ').unwrap();
             let verb = match name {
@@ -286,16 +238,10 @@ mod tests {
     #[test]
     fn what_no_capture_shows() {
         use ErrorClass::*;
-        let lost =
-            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation";
+        let lost = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation";
         for (verb, code, stderr, class) in [
             (Verb::Submit, 1, lost, Ambiguous),
-            (
-                Verb::List,
-                1,
-                "slurm_load_jobs error: Socket timed out on send/recv operation",
-                Transient,
-            ),
+            (Verb::List, 1, "slurm_load_jobs error: Socket timed out on send/recv operation", Transient),
             (
                 Verb::Submit,
                 1,
@@ -325,11 +271,7 @@ mod tests {
             (Verb::Cancel, 210, "", Permanent),
             (Verb::Cancel, 8, "", Transient),
         ] {
-            assert_eq!(
-                classify(verb, Exit::Code(code), stderr).0,
-                class,
-                "{stderr}"
-            );
+            assert_eq!(classify(verb, Exit::Code(code), stderr).0, class, "{stderr}");
         }
         assert_eq!(classify(Verb::Submit, Exit::Signal(9), "").0, Ambiguous);
         assert!(no_accounting("Slurm accounting storage is disabled"));

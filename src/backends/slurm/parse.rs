@@ -53,9 +53,7 @@ pub fn listing(id4: &str, stdout: &str) -> Vec<Observation> {
         Some(spread(id4, id, name, |name, id| Observation {
             name,
             id,
-            seconds_left: (observed == Observed::Running)
-                .then(|| seconds(left))
-                .flatten(),
+            seconds_left: (observed == Observed::Running).then(|| seconds(left)).flatten(),
             state: observed.clone(),
             reason: words(state, reason),
             node: node_of(node),
@@ -103,26 +101,19 @@ fn spread(
 ) -> Vec<Observation> {
     let named = |index, id: String| Some(one(element(id4, array_name, index)?.0, NativeId(id)));
     let Some((array, indexes)) = id.split_once('_') else {
-        return named(0, id.to_owned())
-            .filter(|_| is_number(id))
-            .into_iter()
-            .collect();
+        return named(0, id.to_owned()).filter(|_| is_number(id)).into_iter().collect();
     };
     if !is_number(array) {
         return Vec::new();
     }
     let indexes = elements(indexes).into_iter();
-    indexes
-        .filter_map(|index| named(index, format!("{array}_{index}")))
-        .collect()
+    indexes.filter_map(|index| named(index, format!("{array}_{index}"))).collect()
 }
 
 /// Elements of `3`, `[6-40%5]`, `[7-29,34-40]`. Slurm cuts long lists without a mark unless
 /// `SLURM_BITSTR_LEN=0` (capture squeue_array_long_list): what cannot be read is left out.
 fn elements(text: &str) -> Vec<u32> {
-    let inner = text
-        .strip_prefix('[')
-        .map_or(text, |t| t.trim_end_matches(']'));
+    let inner = text.strip_prefix('[').map_or(text, |t| t.trim_end_matches(']'));
     let inner = inner.split('%').next().unwrap_or_default();
     let ranges = inner.split(',').filter_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -136,19 +127,16 @@ fn elements(text: &str) -> Vec<u32> {
 /// States of squeue(1), "JOB STATE CODES", 22.05 to 24.11; `exit` is sacct's `ExitCode`.
 fn state_of(state: &str, reason: &str, exit: Option<(i32, i32)>) -> Observed {
     let how = match state {
-        "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED"
-        | "RESV_DEL_HOLD" | "SPECIAL_EXIT" | "POWER_UP_NODE" | "EXPEDITING" => {
+        "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED" | "RESV_DEL_HOLD" | "SPECIAL_EXIT"
+        | "POWER_UP_NODE" | "EXPEDITING" => {
             return Observed::Pending;
         }
-        "RUNNING" | "SUSPENDED" | "COMPLETING" | "RESIZING" | "SIGNALING" | "STAGE_OUT"
-        | "STOPPED" => {
+        "RUNNING" | "SUSPENDED" | "COMPLETING" | "RESIZING" | "SIGNALING" | "STAGE_OUT" | "STOPPED" => {
             return Observed::Running;
         }
         // ExitCode 0:53: slurmstepd could not open the output (capture sacct_P2, job `badout`).
         // BadConstraints: a refused submission that stays listed (capture squeue_h_o).
-        "FAILED"
-            if exit == Some((0, 53)) || matches!(reason, "JobLaunchFailure" | "BadConstraints") =>
-        {
+        "FAILED" if exit == Some((0, 53)) || matches!(reason, "JobLaunchFailure" | "BadConstraints") => {
             EndedHow::LaunchFailed
         }
         "COMPLETED" | "FAILED" => EndedHow::Exited,
@@ -190,10 +178,7 @@ fn seconds(text: &str) -> Option<u64> {
     for part in clock.split(':') {
         total = total.checked_mul(60)?.checked_add(part.parse().ok()?)?;
     }
-    days.parse::<u64>()
-        .ok()?
-        .checked_mul(86400)?
-        .checked_add(total)
+    days.parse::<u64>().ok()?.checked_mul(86400)?.checked_add(total)
 }
 
 fn is_number(text: &str) -> bool {
@@ -206,10 +191,7 @@ mod tests {
 
     fn show(observations: &[Observation]) -> Vec<String> {
         let line = |o: &Observation| {
-            format!(
-                "{} {} {:?} {:?} {:?} {:?}",
-                o.name, o.id, o.state, o.reason, o.node, o.seconds_left
-            )
+            format!("{} {} {:?} {:?} {:?} {:?}", o.name, o.id, o.state, o.reason, o.node, o.seconds_left)
         };
         observations.iter().map(line).collect()
     }
@@ -225,12 +207,7 @@ mod tests {
 
     #[test]
     fn ids_of_sbatch() {
-        assert_eq!(
-            submitted_id(include_str!(
-                "../../../tests/fixtures/slurm/submit_parsable.out"
-            )),
-            Some("39")
-        );
+        assert_eq!(submitted_id(include_str!("../../../tests/fixtures/slurm/submit_parsable.out")), Some("39"));
         assert_eq!(submitted_id("Welcome 12\n41;bed\nbye\n"), Some("41"));
         assert_eq!(submitted_id("Submitted batch job 37\n"), None);
         assert_eq!(submitted_id(""), None);
@@ -241,8 +218,7 @@ mod tests {
     fn limits_of_arrays() {
         let config = include_str!("../../../tests/fixtures/slurm/scontrol_show_config.out");
         assert_eq!(array_limit(config), Some(1001));
-        let lowered =
-            "MaxArraySize = 1001\nSchedulerParameters = bf_interval=5,max_array_tasks=20\n";
+        let lowered = "MaxArraySize = 1001\nSchedulerParameters = bf_interval=5,max_array_tasks=20\n";
         assert_eq!(array_limit(lowered), Some(20));
         assert_eq!(array_limit("MaxArraySize = 0"), Some(1));
         assert_eq!(array_limit("slurm_load_ctl_conf error"), None);
@@ -307,46 +283,19 @@ mod tests {
     fn other_states() {
         use EndedHow::*;
         for (capture, how) in [
-            (
-                include_str!("../../../tests/fixtures/slurm/cgroup_oom_squeue.out"),
-                OutOfMemory,
-            ),
-            (
-                include_str!("../../../tests/fixtures/slurm/nodefail_squeue.out"),
-                NodeFailed,
-            ),
+            (include_str!("../../../tests/fixtures/slurm/cgroup_oom_squeue.out"), OutOfMemory),
+            (include_str!("../../../tests/fixtures/slurm/nodefail_squeue.out"), NodeFailed),
         ] {
             let state = capture.split('|').nth(1).unwrap();
-            assert_eq!(
-                state_of(state, "", None),
-                Observed::Ended {
-                    how,
-                    exit_code: None
-                }
-            );
+            assert_eq!(state_of(state, "", None), Observed::Ended { how, exit_code: None });
         }
-        assert_eq!(
-            state_of("TIMEOUT", "", None),
-            Observed::Ended {
-                how: Walltime,
-                exit_code: None
-            }
-        );
-        assert_eq!(
-            state_of("PREEMPTED", "", None),
-            Observed::Ended {
-                how: Preempted,
-                exit_code: None
-            }
-        );
+        assert_eq!(state_of("TIMEOUT", "", None), Observed::Ended { how: Walltime, exit_code: None });
+        assert_eq!(state_of("PREEMPTED", "", None), Observed::Ended { how: Preempted, exit_code: None });
         for capture in [
             include_str!("../../../tests/fixtures/slurm/suspend_state.out"),
             include_str!("../../../tests/fixtures/slurm/squeue_completing.out"),
         ] {
-            assert_eq!(
-                state_of(capture.split('|').nth(1).unwrap(), "", None),
-                Observed::Running
-            );
+            assert_eq!(state_of(capture.split('|').nth(1).unwrap(), "", None), Observed::Running);
         }
     }
 
@@ -388,14 +337,10 @@ mod tests {
 
     #[test]
     fn cut_and_long_lists() {
-        let cut = ours(
-            include_str!("../../../tests/fixtures/slurm/squeue_array_long_list.out"),
-            "x",
-        );
+        let cut = ours(include_str!("../../../tests/fixtures/slurm/squeue_array_long_list.out"), "x");
         let id = cut.split('|').next().unwrap();
         assert_eq!(elements(id.split_once('_').unwrap().1).len(), 10);
-        let whole =
-            include_str!("../../../tests/fixtures/slurm/squeue_array_long_list_bitstr0.out");
+        let whole = include_str!("../../../tests/fixtures/slurm/squeue_array_long_list_bitstr0.out");
         assert!(elements(whole.split_once('_').unwrap().1.split('|').next().unwrap()).len() > 80);
         assert_eq!(elements("[7-29,34-40%5]").len(), 30);
         assert_eq!(elements("[1-9:4]"), [1, 5, 9]);
@@ -407,15 +352,7 @@ mod tests {
     fn times() {
         assert_eq!(seconds("1-02:03:04"), Some(93784));
         assert_eq!(seconds("5:00"), Some(300));
-        for text in [
-            "UNLIMITED",
-            "NOT_SET",
-            "INVALID",
-            "",
-            "N/A",
-            "-1:00",
-            "99999999999999999999:0",
-        ] {
+        for text in ["UNLIMITED", "NOT_SET", "INVALID", "", "N/A", "-1:00", "99999999999999999999:0"] {
             assert_eq!(seconds(text), None, "{text}");
         }
     }

@@ -6,10 +6,7 @@ use std::process::Command;
 type Pairs = Vec<(OsString, OsString)>;
 
 fn pairs(pairs: &[(&str, &[u8])]) -> Pairs {
-    pairs
-        .iter()
-        .map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())).collect()
 }
 
 /// Sources the file in a bash with nothing else set, and returns what a child of it gets.
@@ -27,11 +24,7 @@ fn sourced(file: &[u8], then: &str) -> (BTreeMap<Vec<u8>, Vec<u8>>, Vec<u8>) {
         .output()
         .expect("bash runs");
     let stderr = output.stderr;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&stderr));
     let set_by_bash: [&[u8]; 4] = [b"PWD", b"SHLVL", b"_", b"OLDPWD"];
     let variables = output
         .stdout
@@ -50,10 +43,7 @@ fn bash_gives_back_what_was_taken() {
     let taken = pairs(&[
         ("CONDA_PREFIX", b"/home/ann/miniforge3/envs/x y"),
         ("EMPTY", b""),
-        (
-            "HOSTILE",
-            b"'; touch /tmp/evil; $(reboot) `x` \\ \" ! ~ * #",
-        ),
+        ("HOSTILE", b"'; touch /tmp/evil; $(reboot) `x` \\ \" ! ~ * #"),
         ("LINES", b"one\ntwo\n\n"),
         ("NO_UTF8", b"\xff\xfe\xc3'\x80\x01\x1b"),
         ("QUOTES", b"''''"),
@@ -61,10 +51,8 @@ fn bash_gives_back_what_was_taken() {
         ("_x1", b"a=b=c"),
     ]);
     let (found, stderr) = sourced(&render(taken.clone()), "");
-    let expected: BTreeMap<Vec<u8>, Vec<u8>> = taken
-        .into_iter()
-        .map(|(name, value)| (name.into_vec(), value.into_vec()))
-        .collect();
+    let expected: BTreeMap<Vec<u8>, Vec<u8>> =
+        taken.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     assert_eq!(found, expected);
     assert_eq!(stderr, b"");
 }

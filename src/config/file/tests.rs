@@ -3,18 +3,7 @@ use super::*;
 fn problems(text: &str) -> Vec<String> {
     let (_, problems) = parse(Path::new("/p/dcluster.toml"), text);
     let part = |part: Option<String>| part.unwrap_or_default();
-    problems
-        .into_iter()
-        .map(|p| {
-            format!(
-                "{}|{}|{}|{}",
-                p.what,
-                part(p.location),
-                part(p.why),
-                part(p.fix)
-            )
-        })
-        .collect()
+    problems.into_iter().map(|p| format!("{}|{}|{}|{}", p.what, part(p.location), part(p.why), part(p.fix))).collect()
 }
 
 #[test]
@@ -26,29 +15,17 @@ fn reads_values_with_lines_and_profiles() {
     let scalar = |text: &str| RawValue::Scalar(text.to_owned());
     assert_eq!(layer.values[&Key::Cores].value, scalar("24"));
     assert_eq!(layer.values[&Key::Walltime].value, scalar("01:30:00"));
-    assert_eq!(
-        layer.values[&Key::Queue].origin.to_string(),
-        "/p/f.toml:2, key \"partition\""
-    );
-    assert_eq!(
-        layer.values[&Key::Counters].value,
-        RawValue::Table(vec![("lic".into(), "2".into())])
-    );
+    assert_eq!(layer.values[&Key::Queue].origin.to_string(), "/p/f.toml:2, key \"partition\"");
+    assert_eq!(layer.values[&Key::Counters].value, RawValue::Table(vec![("lic".into(), "2".into())]));
     let big = &layer.profiles["big"][&Key::Memory];
     assert_eq!(big.value, scalar("1TB"));
-    assert_eq!(
-        big.origin.to_string(),
-        "/p/f.toml:8, key \"mem\" of profile \"big\""
-    );
+    assert_eq!(big.origin.to_string(), "/p/f.toml:8, key \"mem\" of profile \"big\"");
 }
 
 #[test]
 fn says_what_is_wrong_and_where() {
     for (text, expected) in [
-        (
-            "\n\nqueu = \"x\"",
-            "unknown key \"queu\"|/p/dcluster.toml:3, key \"queu\"||did you mean queue?",
-        ),
+        ("\n\nqueu = \"x\"", "unknown key \"queu\"|/p/dcluster.toml:3, key \"queu\"||did you mean queue?"),
         (
             "[profile.big]\ncroes = 2",
             "unknown key \"croes\"|/p/dcluster.toml:2, key \"croes\" of profile \"big\"||did you mean cores?",
@@ -61,10 +38,7 @@ fn says_what_is_wrong_and_where() {
             "[profiles.big]\ncores = 2",
             "unknown key \"profiles\"|/p/dcluster.toml:1, key \"profiles\"||did you mean [profile.NAME]?",
         ),
-        (
-            "cores = true",
-            "cores must be text or a number, not true or false|/p/dcluster.toml:1, key \"cores\"||",
-        ),
+        ("cores = true", "cores must be text or a number, not true or false|/p/dcluster.toml:1, key \"cores\"||"),
         (
             "queue = \"a\"\npartition = \"b\"",
             "\"partition\" and \"queue\" (line 1) are the same setting|/p/dcluster.toml:2||keep one of them; we call it queue",
@@ -94,14 +68,8 @@ fn says_what_is_wrong_and_where() {
 fn syntax_errors_keep_their_line() {
     let found = problems("cores = 2\nqueue = regular\n");
     assert_eq!(found.len(), 1);
-    assert!(
-        found[0].starts_with("the file is no TOML|/p/dcluster.toml:2|"),
-        "{found:?}"
-    );
-    assert!(
-        found[0].ends_with("|write queue = \"regular\": text needs quotes"),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("the file is no TOML|/p/dcluster.toml:2|"), "{found:?}");
+    assert!(found[0].ends_with("|write queue = \"regular\": text needs quotes"), "{found:?}");
     let found = problems("profile = \"a\"\n[profile.a]\ncores = 1\n");
     assert!(found[0].contains("write default-profile = "), "{found:?}");
     let found = problems("cores = 2\ncores = 3\n");

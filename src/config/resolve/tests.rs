@@ -7,17 +7,11 @@ fn settings(pairs: &[(Key, &str)]) -> Settings {
     for (key, text) in pairs {
         layer.set_flag(*key, RawValue::Scalar((*text).to_owned()));
     }
-    Settings {
-        values: layer.values,
-    }
+    Settings { values: layer.values }
 }
 
 fn facts(slurm: bool) -> Facts {
-    Facts {
-        host_cores: 8,
-        host_memory_bytes: Some(16 << 30),
-        slurm,
-    }
+    Facts { host_cores: 8, host_memory_bytes: Some(16 << 30), slurm }
 }
 
 fn resolved(pairs: &[(Key, &str)], slurm: bool) -> Resolved {
@@ -25,10 +19,7 @@ fn resolved(pairs: &[(Key, &str)], slurm: bool) -> Resolved {
 }
 
 fn listing(resolved: &Resolved) -> String {
-    let lines = resolved
-        .values
-        .iter()
-        .map(|shown| format!("{} = {} ({})", shown.key.name(), shown.text, shown.origin));
+    let lines = resolved.values.iter().map(|shown| format!("{} = {} ({})", shown.key.name(), shown.text, shown.origin));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -105,12 +96,7 @@ fn a_slurm_job_has_one_core_by_default() {
 
 #[test]
 fn all_problems_are_found_with_their_places() {
-    let pairs = [
-        (Key::Name, "a/b"),
-        (Key::Cores, "0"),
-        (Key::Memory, "100"),
-        (Key::Walltime, "90"),
-    ];
+    let pairs = [(Key::Name, "a/b"), (Key::Cores, "0"), (Key::Memory, "100"), (Key::Walltime, "90")];
     let problems = resolve_all(&settings(&pairs), &facts(true)).expect_err("four");
     let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -122,10 +108,7 @@ fn all_problems_are_found_with_their_places() {
             "\"100\" has no unit: Slurm would read megabytes, PBS bytes, LSF kilobytes (--memory)",
         ]
     );
-    assert_eq!(
-        problems[2].fix.as_deref(),
-        Some("write 90m or 01:30:00 for minutes, 90s for seconds")
-    );
+    assert_eq!(problems[2].fix.as_deref(), Some("write 90m or 01:30:00 for minutes, 90s for seconds"));
 }
 
 #[test]
@@ -133,17 +116,12 @@ fn a_queue_needs_a_batch_system() {
     let pairs = [(Key::Queue, "regular")];
     let error = resolve(&settings(&pairs), &facts(false)).expect_err("no queue here");
     assert_eq!(error.what, "--queue means nothing on the local backend");
-    assert_eq!(
-        error.fix.as_deref(),
-        Some("leave --queue out, or say --backend slurm")
-    );
+    assert_eq!(error.fix.as_deref(), Some("leave --queue out, or say --backend slurm"));
     let pairs = [(Key::Queue, "regular"), (Key::Backend, "slurm")];
     assert!(resolve(&settings(&pairs), &facts(false)).is_ok());
     // In a file it does no harm: the same file serves the laptop.
     let mut settings = settings(&[(Key::Queue, "regular")]);
-    settings.values.get_mut(&Key::Queue).expect("set").origin = Origin::Variable {
-        name: "DCLUSTER_QUEUE".into(),
-    };
+    settings.values.get_mut(&Key::Queue).expect("set").origin = Origin::Variable { name: "DCLUSTER_QUEUE".into() };
     assert!(resolve(&settings, &facts(false)).is_ok());
 }
 
@@ -153,16 +131,10 @@ fn the_drain_lead_is_less_than_half_of_the_walltime() {
         let pairs = [(Key::Walltime, "10m"), (Key::DrainLead, lead)];
         resolve(&settings(&pairs), &facts(true))
     };
-    assert_eq!(
-        with("299s").expect("less").spec.pool.drain_lead_seconds,
-        299
-    );
+    assert_eq!(with("299s").expect("less").spec.pool.drain_lead_seconds, 299);
     let error = with("5m").expect_err("half");
     assert_eq!(error.what, "a drain lead of 5 min is too long");
-    assert_eq!(
-        error.why.as_deref(),
-        Some("it must be less than half of the walltime of 10 min")
-    );
+    assert_eq!(error.why.as_deref(), Some("it must be less than half of the walltime of 10 min"));
 }
 
 proptest! {

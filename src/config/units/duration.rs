@@ -67,8 +67,7 @@ impl DurationError {
             },
             Self::Unlimited(_) => "leave it out: the queue's own limit holds".to_owned(),
             Self::BadClock(_) => {
-                "write 01:30:00 or 1-12:00:00: minutes and seconds up to 59, hours after days up to 23"
-                    .to_owned()
+                "write 01:30:00 or 1-12:00:00: minutes and seconds up to 59, hours after days up to 23".to_owned()
             }
             _ => "write a duration like 01:30:00, 1-12:00:00, 90m, 1h30m or 2 days".to_owned(),
         }
@@ -91,18 +90,14 @@ pub fn parse_duration(text: &str) -> Result<u64, DurationError> {
     }
     let seconds = if trimmed.bytes().all(|b| b.is_ascii_digit()) {
         return Err(DurationError::NoUnit(owned()));
-    } else if trimmed
-        .bytes()
-        .all(|b| b.is_ascii_digit() || matches!(b, b':' | b'-'))
-    {
+    } else if trimmed.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'-')) {
         parse_clock(trimmed)?
     } else {
         // Lower case, because a month is no walltime: `1H30M` are minutes.
-        let duration: Duration =
-            humantime::parse_duration(&lower).map_err(|error| match error {
-                humantime::DurationError::NumberOverflow => DurationError::TooLong(owned()),
-                _ => DurationError::NotADuration(owned()),
-            })?;
+        let duration: Duration = humantime::parse_duration(&lower).map_err(|error| match error {
+            humantime::DurationError::NumberOverflow => DurationError::TooLong(owned()),
+            _ => DurationError::NotADuration(owned()),
+        })?;
         if duration.subsec_nanos() != 0 {
             return Err(DurationError::Fraction(owned()));
         }
@@ -159,22 +154,11 @@ pub fn clock_duration(seconds: u64) -> String {
 
 /// Returns a duration for people: `1 h 30 min`.
 pub fn human_duration(seconds: u64) -> String {
-    let parts = [
-        (seconds / DAY, "d"),
-        (seconds % DAY / HOUR, "h"),
-        (seconds % HOUR / MINUTE, "min"),
-        (seconds % MINUTE, "s"),
-    ];
-    let shown: Vec<String> = parts
-        .into_iter()
-        .filter(|(count, _)| *count != 0)
-        .map(|(count, unit)| format!("{count} {unit}"))
-        .collect();
-    if shown.is_empty() {
-        "0 s".to_owned()
-    } else {
-        shown.join(" ")
-    }
+    let parts =
+        [(seconds / DAY, "d"), (seconds % DAY / HOUR, "h"), (seconds % HOUR / MINUTE, "min"), (seconds % MINUTE, "s")];
+    let shown: Vec<String> =
+        parts.into_iter().filter(|(count, _)| *count != 0).map(|(count, unit)| format!("{count} {unit}")).collect();
+    if shown.is_empty() { "0 s".to_owned() } else { shown.join(" ") }
 }
 
 #[cfg(test)]
@@ -223,39 +207,19 @@ mod tests {
                 "write 90h00m for hours and minutes, 90m00s for minutes and seconds",
             ),
             ("-1h", "\"-1h\" is negative", "write a duration like"),
-            (
-                "1:99:00",
-                "\"1:99:00\" is no days-hours:minutes:seconds",
-                "write 01:30:00",
-            ),
+            ("1:99:00", "\"1:99:00\" is no days-hours:minutes:seconds", "write 01:30:00"),
             ("1-24", "\"1-24\" is no days-hours:minutes:seconds", "write"),
             ("1-", "\"1-\" is no days-hours:minutes:seconds", "write"),
             ("1--2", "\"1--2\" is no days-hours:minutes:seconds", "write"),
-            (
-                "1:2:3:4",
-                "\"1:2:3:4\" is no days-hours:minutes:seconds",
-                "write",
-            ),
+            ("1:2:3:4", "\"1:2:3:4\" is no days-hours:minutes:seconds", "write"),
             ("1::3", "\"1::3\" is no days-hours:minutes:seconds", "write"),
-            (
-                "UNLIMITED",
-                "\"UNLIMITED\" is no length of time",
-                "leave it out",
-            ),
+            ("UNLIMITED", "\"UNLIMITED\" is no length of time", "leave it out"),
             ("100ms", "\"100ms\" is no whole number of seconds", "write"),
             ("soon", "\"soon\" is no duration", "write"),
             ("٣h", "\"٣h\" is no duration", "write"),
             ("200 years", "\"200 years\" is more than 100 years", "write"),
-            (
-                "99999999999999999-00",
-                "\"99999999999999999-00\" is more than 100 years",
-                "write",
-            ),
-            (
-                "99999999999999999999999h",
-                "\"99999999999999999999999h\" is more than 100 years",
-                "write",
-            ),
+            ("99999999999999999-00", "\"99999999999999999-00\" is more than 100 years", "write"),
+            ("99999999999999999999999h", "\"99999999999999999999999h\" is more than 100 years", "write"),
         ] {
             let error = parse_duration(text).expect_err(text);
             assert_eq!(error.to_string(), message);

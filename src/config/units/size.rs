@@ -66,9 +66,7 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     if trimmed.starts_with('-') {
         return Err(SizeError::Negative(trimmed.to_owned()));
     }
-    let number_len = trimmed
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(trimmed.len());
+    let number_len = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(number_len);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || fraction.contains('.') || number.ends_with('.') {
@@ -83,9 +81,7 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let too_large = || SizeError::TooLarge(trimmed.to_owned());
     let whole: u64 = whole.parse().map_err(|_| too_large())?;
     let whole_bytes = whole.checked_mul(bytes_per_unit).ok_or_else(too_large)?;
-    whole_bytes
-        .checked_add(fraction_bytes(fraction, bytes_per_unit))
-        .ok_or_else(too_large)
+    whole_bytes.checked_add(fraction_bytes(fraction, bytes_per_unit)).ok_or_else(too_large)
 }
 
 /// Returns the whole bytes in `0.fraction` units. 18 digits are looked at: a petabyte has 16.
@@ -208,16 +204,8 @@ mod tests {
             ("١٠GB", "\"١٠GB\" is no size", "write"),
             ("10ＧＢ", "\"ＧＢ\" is no unit of size", "write"),
             ("10EB", "\"EB\" is no unit of size", "write"),
-            (
-                "99999999PB",
-                "\"99999999PB\" is larger than any memory",
-                "write",
-            ),
-            (
-                "99999999999999999999999B",
-                "\"99999999999999999999999B\" is larger than any memory",
-                "write",
-            ),
+            ("99999999PB", "\"99999999PB\" is larger than any memory", "write"),
+            ("99999999999999999999999B", "\"99999999999999999999999B\" is larger than any memory", "write"),
         ] {
             let error = parse_size(text).expect_err(text);
             assert_eq!(error.to_string(), message);

@@ -23,17 +23,7 @@ fn names() {
         assert_eq!(cluster_name(&raw(good)), Ok(good.to_owned()));
     }
     let too_long = "x".repeat(65);
-    for bad in [
-        "",
-        ".",
-        "..",
-        "-x",
-        "a/b",
-        "a b",
-        "é",
-        "a\0",
-        too_long.as_str(),
-    ] {
+    for bad in ["", ".", "..", "-x", "a/b", "a b", "é", "a\0", too_long.as_str()] {
         assert!(cluster_name(&raw(bad)).is_err(), "{bad}");
     }
 }
@@ -45,18 +35,12 @@ fn counts_at_their_bounds() {
     assert_eq!(cores("65000"), "65000");
     assert_eq!(cores("0"), "0 cores are too few");
     assert_eq!(cores("65001"), "\"65001\" cores are too many");
-    assert_eq!(
-        cores("99999999999999"),
-        "\"99999999999999\" cores are too many"
-    );
+    assert_eq!(cores("99999999999999"), "\"99999999999999\" cores are too many");
     assert_eq!(cores("1.5"), "\"1.5\" is no number of cores");
     assert_eq!(cores("-1"), "\"-1\" is no number of cores");
     assert_eq!(cores(""), "\"\" is no number of cores");
     let error = count(&raw("0"), "cores", 1, CORES_MAX).expect_err("zero");
-    assert_eq!(
-        error.fix.as_deref(),
-        Some("write a whole number from 1 to 65,000")
-    );
+    assert_eq!(error.fix.as_deref(), Some("write a whole number from 1 to 65,000"));
 }
 
 #[test]
@@ -73,9 +57,7 @@ fn gpu_counts_and_kinds() {
 fn words_cannot_leave_their_line() {
     assert_eq!(word(&raw("[a|b]&c*2")), Ok("[a|b]&c*2".to_owned()));
     assert_eq!(word(&list(&["n1", "n[2-3]"])), Ok("n1,n[2-3]".to_owned()));
-    for bad in [
-        "", "a b", "a\nb", "a\u{1b}", "a'", "a\"", "a\\", "a#b", "$(x)", "`x`",
-    ] {
+    for bad in ["", "a b", "a\nb", "a\u{1b}", "a'", "a\"", "a\\", "a#b", "$(x)", "`x`"] {
         assert!(word(&raw(bad)).is_err(), "{bad:?}");
     }
     assert!(word(&raw(&"x".repeat(4096))).is_ok());
@@ -86,11 +68,7 @@ fn words_cannot_leave_their_line() {
 fn directive_lines() {
     assert_eq!(
         directives(&list(&["--exclusive", "#SBATCH --mail-type=END", " -x a "])),
-        Ok(vec![
-            "--exclusive".into(),
-            "--mail-type=END".into(),
-            "-x a".into()
-        ])
+        Ok(vec!["--exclusive".into(), "--mail-type=END".into(), "-x a".into()])
     );
     assert_eq!(
         shown(directives(&raw("--a\n--b"))),
@@ -103,10 +81,7 @@ fn directive_lines() {
 
 #[test]
 fn prologues() {
-    assert_eq!(
-        prologue(&list(&["module load a", "source b"])),
-        Ok("module load a\nsource b".to_owned())
-    );
+    assert_eq!(prologue(&list(&["module load a", "source b"])), Ok("module load a\nsource b".to_owned()));
     assert_eq!(prologue(&raw("\na\r\n\tb\n")), Ok("a\n\tb".to_owned()));
     assert!(prologue(&raw("a\0")).is_err());
     assert!(prologue(&raw("a\u{1b}[2J")).is_err());
@@ -118,23 +93,11 @@ fn counter_tables() {
         let pairs = pairs.iter().map(|(n, t)| ((*n).into(), (*t).into()));
         shown(counters(&RawValue::Table(pairs.collect())))
     };
-    assert_eq!(
-        table(&[("lic", "2"), ("db", "1")]),
-        "{\"db\": 1, \"lic\": 2}"
-    );
+    assert_eq!(table(&[("lic", "2"), ("db", "1")]), "{\"db\": 1, \"lic\": 2}");
     assert_eq!(table(&[("lic", "")]), "counter \"lic\" has no total");
-    assert_eq!(
-        table(&[("lic", "0")]),
-        "counter \"lic\" cannot have the total \"0\""
-    );
-    assert_eq!(
-        table(&[("cpus", "2")]),
-        "\"cpus\" cannot be a counter: workers have a resource of that name"
-    );
-    assert_eq!(
-        table(&[("lic", "2"), ("lic", "3")]),
-        "counter \"lic\" stands twice"
-    );
+    assert_eq!(table(&[("lic", "0")]), "counter \"lic\" cannot have the total \"0\"");
+    assert_eq!(table(&[("cpus", "2")]), "\"cpus\" cannot be a counter: workers have a resource of that name");
+    assert_eq!(table(&[("lic", "2"), ("lic", "3")]), "counter \"lic\" stands twice");
     assert!(table(&[("a b", "2")]).contains("begins with a letter"));
     let many = |number: usize| {
         let pairs = (0..number).map(|i| (format!("c{i}"), "1".to_owned()));

@@ -15,9 +15,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-const FOLDER: OFlag = OFlag::O_DIRECTORY
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
+const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const LEAF: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_CLOEXEC);
 
 /// Files below one folder that belongs to this user. Cheap to clone.
@@ -51,9 +49,7 @@ impl RealDisk {
                 "the folder belongs to, or can be written by, another user",
             ));
         }
-        Ok(Self {
-            root: Arc::new(root),
-        })
+        Ok(Self { root: Arc::new(root) })
     }
 
     /// Calls `operation` with the folder that holds `path` and the last part of `path`.
@@ -81,10 +77,7 @@ impl RealDisk {
     }
 
     fn open_read(&self, path: &str) -> io::Result<File> {
-        self.within(path, |folder, leaf| {
-            openat(folder, leaf, LEAF | OFlag::O_RDONLY, Mode::empty())
-        })
-        .map(File::from)
+        self.within(path, |folder, leaf| openat(folder, leaf, LEAF | OFlag::O_RDONLY, Mode::empty())).map(File::from)
     }
 }
 
@@ -101,17 +94,13 @@ impl Disk for RealDisk {
     }
 
     fn open_write(&self, path: &str) -> io::Result<RealFile> {
-        self.within(path, |folder, leaf| {
-            openat(folder, leaf, LEAF | OFlag::O_WRONLY, Mode::empty())
-        })
-        .map(|fd| RealFile(File::from(fd)))
+        self.within(path, |folder, leaf| openat(folder, leaf, LEAF | OFlag::O_WRONLY, Mode::empty()))
+            .map(|fd| RealFile(File::from(fd)))
     }
 
     fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
         let mut data = Vec::new();
-        self.open_read(path)?
-            .take(limit.saturating_add(1))
-            .read_to_end(&mut data)?;
+        self.open_read(path)?.take(limit.saturating_add(1)).read_to_end(&mut data)?;
         if data.len() as u64 > limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -155,12 +144,7 @@ impl Disk for RealDisk {
                 let from = at.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
                 let leaf = path.rsplit('/').next().unwrap_or(path);
                 retry(|| {
-                    nix::sys::stat::fchmodat(
-                        from,
-                        leaf,
-                        Mode::S_IRWXU,
-                        nix::sys::stat::FchmodatFlags::FollowSymlink,
-                    )
+                    nix::sys::stat::fchmodat(from, leaf, Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)
                 })
             }
         }
@@ -175,9 +159,7 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        self.within(path, |folder, leaf| {
-            unlinkat(folder, leaf, UnlinkatFlags::NoRemoveDir)
-        })
+        self.within(path, |folder, leaf| unlinkat(folder, leaf, UnlinkatFlags::NoRemoveDir))
     }
 
     fn sync_folder(&self, path: &str) -> io::Result<()> {
@@ -214,11 +196,7 @@ mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path)
-            .expect("it exists")
-            .permissions()
-            .mode()
-            & 0o7777
+        std::fs::metadata(path).expect("it exists").permissions().mode() & 0o7777
     }
 
     #[test]
@@ -238,10 +216,7 @@ mod tests {
         let error = disk.read("a/x", 5).expect_err("too long");
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(disk.read_tail("a/x", 2).expect("tail"), (4, b"ef".to_vec()));
-        assert_eq!(
-            disk.read_tail("a/x", 9).expect("tail"),
-            (0, b"abcdef".to_vec())
-        );
+        assert_eq!(disk.read_tail("a/x", 9).expect("tail"), (0, b"abcdef".to_vec()));
         assert_eq!(mode(&root.path().join("a")), 0o700);
         assert_eq!(mode(&root.path().join("a/x")), 0o600);
 
@@ -263,8 +238,7 @@ mod tests {
         let outside = tempfile::tempdir().expect("temp");
         std::fs::write(outside.path().join("x"), b"secret").expect("write");
         std::os::unix::fs::symlink(outside.path(), root.path().join("folder")).expect("link");
-        std::os::unix::fs::symlink(outside.path().join("x"), root.path().join("file"))
-            .expect("link");
+        std::os::unix::fs::symlink(outside.path().join("x"), root.path().join("file")).expect("link");
         let disk = RealDisk::open(root.path()).expect("open");
         assert!(disk.read("folder/x", 9).is_err());
         assert!(disk.read("file", 9).is_err());

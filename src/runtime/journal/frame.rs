@@ -1,5 +1,7 @@
 //! One frame: a header of 32 bytes and a payload of records.
 
+use super::Part;
+
 /// Size of a frame's header.
 pub const HEADER_BYTES: usize = 32;
 /// Largest payload of a frame; longer lists of records are split.
@@ -51,8 +53,8 @@ impl Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
     pub(super) kind: Kind,
+    pub(super) part: Part,
     pub(super) sequence: u64,
-    pub(super) epoch: u32,
     pub(super) length: usize,
     pub(super) previous: u32,
     pub(super) crc: u32,
@@ -63,7 +65,7 @@ impl Header {
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         let u32_at = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
-        if header[..4] != MAGIC || header[5..8] != [0; 3] {
+        if header[..4] != MAGIC {
             return None;
         }
         let length = usize::try_from(u32_at(20)?).ok()?;
@@ -72,8 +74,8 @@ impl Header {
         }
         Some(Self {
             kind: Kind::from_code(header[4])?,
+            part: Part { epoch: u32_at(16)?, number: u32_at(4)? >> 8 },
             sequence: u64::from_le_bytes(header[8..16].try_into().ok()?),
-            epoch: u32_at(16)?,
             length,
             previous: u32_at(24)?,
             crc: u32_at(CRC)?,
@@ -94,20 +96,18 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// Largest number of a part: its field has 24 bits.
+pub(super) const PART_NUMBER_LIMIT: u32 = (1 << 24) - 1;
+
 /// Builds a frame and returns it with its checksum, which the next frame names.
-pub(super) fn encode(
-    kind: Kind,
-    sequence: u64,
-    epoch: u32,
-    previous: u32,
-    payload: &[u8],
-) -> (Vec<u8>, u32) {
+pub(super) fn encode(kind: Kind, part: Part, sequence: u64, previous: u32, payload: &[u8]) -> (Vec<u8>, u32) {
     assert!(payload.len() <= PAYLOAD_LIMIT, "callers split payloads");
+    assert!(part.number <= PART_NUMBER_LIMIT, "callers count parts");
     let mut frame = Vec::with_capacity(HEADER_BYTES + payload.len());
     frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&[kind.code(), 0, 0, 0]);
+    frame.extend_from_slice(&(u32::from(kind.code()) | part.number << 8).to_le_bytes());
     frame.extend_from_slice(&sequence.to_le_bytes());
-    frame.extend_from_slice(&epoch.to_le_bytes());
+    frame.extend_from_slice(&part.epoch.to_le_bytes());
     frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     frame.extend_from_slice(&previous.to_le_bytes());
     let crc = checksum(&frame, payload);
@@ -128,10 +128,7 @@ pub(super) fn pack<E: From<TooLarge>>(
         let record = record.as_ref();
         let size = record.len().saturating_add(RECORD_HEADER);
         if size > limit {
-            return Err(TooLarge {
-                bytes: record.len(),
-            }
-            .into());
+            return Err(TooLarge { bytes: record.len() }.into());
         }
         if payload.len() + size > limit {
             emit(&payload)?;
@@ -140,11 +137,7 @@ pub(super) fn pack<E: From<TooLarge>>(
         payload.extend_from_slice(&(record.len() as u32).to_le_bytes());
         payload.extend_from_slice(record);
     }
-    if payload.is_empty() {
-        Ok(())
-    } else {
-        emit(&payload)
-    }
+    if payload.is_empty() { Ok(()) } else { emit(&payload) }
 }
 
 /// A record that fits no frame.
@@ -157,8 +150,7 @@ pub(super) struct TooLarge {
 pub(super) fn unpack(mut payload: &[u8], records: &mut Vec<Vec<u8>>) -> Option<()> {
     while !payload.is_empty() {
         let (length, rest) = payload.split_first_chunk()?;
-        let (record, rest) =
-            rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        let (record, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
         records.push(record.to_vec());
         payload = rest;
     }

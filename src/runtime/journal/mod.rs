@@ -31,10 +31,7 @@ pub struct Part {
 impl Part {
     fn parse(name: &str) -> Option<Self> {
         let (epoch, number) = name.split_once('.')?;
-        let part = Self {
-            epoch: epoch.parse().ok()?,
-            number: number.parse().ok()?,
-        };
+        let part = Self { epoch: epoch.parse().ok()?, number: number.parse().ok()? };
         // `+1.01` is nothing that we write.
         (part.name() == name).then_some(part)
     }

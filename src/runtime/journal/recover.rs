@@ -98,19 +98,10 @@ struct Scan {
 }
 
 /// Reads the journal of the cluster. A server that takes over gives the lease as it was before its
-/// own slot, and calls this only after that slot is written.
-pub fn recover<D: Disk>(
-    disk: &D,
-    cluster_id: &str,
-    lease: Option<&LeaseState>,
-) -> Result<Recovered, JournalError> {
-    let io = |action, path: String| {
-        move |source| JournalError::Io {
-            action,
-            path,
-            source,
-        }
-    };
+/// own slot, and calls this only after that slot is written. While another server writes, a part may
+/// vanish or grow under the reader: after an error, look at the fence first.
+pub fn recover<D: Disk>(disk: &D, cluster_id: &str, lease: Option<&LeaseState>) -> Result<Recovered, JournalError> {
+    let io = |action, path: String| move |source| JournalError::Io { action, path, source };
     let names = match disk.list(JOURNAL_FOLDER) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other.map_err(io("list", JOURNAL_FOLDER.to_owned()))?,
@@ -127,19 +118,14 @@ pub fn recover<D: Disk>(
     };
     let mut end = 0;
     for &part in parts.iter().rev() {
-        let bytes = disk
-            .read(&part.to_string(), PART_LIMIT)
-            .map_err(io("read", part.to_string()))?;
+        let bytes = disk.read(&part.to_string(), PART_LIMIT).map_err(io("read", part.to_string()))?;
         let scan = scan(&bytes, part, cluster_id)?;
         if scan.whole {
             end = scan.end as u64;
             recovered.torn_bytes = bytes.len() as u64 - end;
             recovered.records = scan.records;
             recovered.clean = scan.closed;
-            recovered.position = Position {
-                sequence: scan.sequence,
-                source: Some(part),
-            };
+            recovered.position = Position { sequence: scan.sequence, source: Some(part) };
             break;
         }
         recovered.unfinished.push(part);
@@ -147,10 +133,7 @@ pub fn recover<D: Disk>(
     let durable = lease.map_or(0, |lease| lease.durable);
     if recovered.position.sequence < durable {
         return Err(JournalError::Lost {
-            path: recovered
-                .position
-                .source
-                .map_or_else(|| JOURNAL_FOLDER.to_owned(), |part| part.to_string()),
+            path: recovered.position.source.map_or_else(|| JOURNAL_FOLDER.to_owned(), |part| part.to_string()),
             offset: end,
             found: recovered.position.sequence,
             durable,
@@ -160,19 +143,13 @@ pub fn recover<D: Disk>(
 }
 
 fn scan(bytes: &[u8], part: Part, cluster_id: &str) -> Result<Scan, JournalError> {
-    let mut scan = Scan {
-        records: Vec::new(),
-        sequence: 0,
-        whole: false,
-        closed: false,
-        end: 0,
-    };
+    let mut scan = Scan { records: Vec::new(), sequence: 0, whole: false, closed: false, end: 0 };
     let mut previous = part.origin(cluster_id);
     let mut first = true;
     while scan.end < bytes.len() {
         let rest = &bytes[scan.end..];
         let Some((header, payload)) = Header::parse(rest)
-            .filter(|header| header.epoch == part.epoch && header.previous == previous)
+            .filter(|header| header.part == part && header.previous == previous)
             .filter(|header| first || header.sequence == scan.sequence + 1)
             .and_then(|header| Some((header, header.payload(rest)?)))
         else {
@@ -185,10 +162,7 @@ fn scan(bytes: &[u8], part: Part, cluster_id: &str) -> Result<Scan, JournalError
             Kind::Batch | Kind::Mark | Kind::Close => scan.whole && !scan.closed,
         };
         if !in_place || unpack(payload, &mut scan.records).is_none() {
-            return Err(JournalError::Foreign {
-                part,
-                offset: scan.end as u64,
-            });
+            return Err(JournalError::Foreign { part, offset: scan.end as u64 });
         }
         scan.whole |= header.kind == Kind::BaseEnd;
         scan.closed |= header.kind == Kind::Close;
@@ -212,20 +186,17 @@ fn refuse_later_frames(bytes: &[u8], part: Part, scan: &Scan) -> Result<(), Jour
         let Some(header) = Header::parse(rest) else {
             continue;
         };
-        // The bad frame has the next number. Lower ones are old content of the blocks, or bytes of
-        // a journal that a user submitted as input.
+        // Frames of other parts are what the blocks held before: no sync promised anything yet. The
+        // bad frame has the next number; lower ones are bytes of a journal that was itself input.
         let lowest = scan.sequence + if at == scan.end { 1 } else { 2 };
-        let possible = header.epoch == part.epoch
+        let possible = header.part == part
             && header.sequence >= lowest
             && (scan.whole || at == scan.end || header.kind != Kind::Base);
         if !possible || header.payload(rest).is_none() {
             continue;
         }
         return Err(if at == scan.end {
-            JournalError::Foreign {
-                part,
-                offset: at as u64,
-            }
+            JournalError::Foreign { part, offset: at as u64 }
         } else {
             JournalError::Damaged {
                 part,

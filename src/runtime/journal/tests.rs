@@ -11,24 +11,12 @@ fn temp() -> (tempfile::TempDir, RealDisk) {
 }
 
 fn small() -> Limits {
-    Limits {
-        reserve_bytes: 64,
-        compact_bytes: 200,
-        payload_bytes: 40,
-    }
+    Limits { reserve_bytes: 64, compact_bytes: 200, payload_bytes: 40 }
 }
 
 fn start(disk: &RealDisk, epoch: u32, base: &[Vec<u8>]) -> Journal<RealDisk> {
     let recovered = recover(disk, ID, None).expect("recover");
-    Journal::start(
-        disk.clone(),
-        ID,
-        epoch,
-        recovered.position,
-        base.iter(),
-        small(),
-    )
-    .expect("start")
+    Journal::start(disk.clone(), ID, epoch, recovered.position, base.iter(), small()).expect("start")
 }
 
 fn records(list: &[&str]) -> Vec<Vec<u8>> {
@@ -38,14 +26,7 @@ fn records(list: &[&str]) -> Vec<Vec<u8>> {
 fn lease(durable: u64) -> LeaseState {
     LeaseState {
         epoch: 1,
-        holder: Holder {
-            nonce: [1; 16],
-            host: "a".into(),
-            boot: "b".into(),
-            pid: 1,
-            pid_namespace: 2,
-            pid_start: 3,
-        },
+        holder: Holder { nonce: [1; 16], host: "a".into(), boot: "b".into(), pid: 1, pid_namespace: 2, pid_start: 3 },
         beat: 1,
         state: ServerState::Serving,
         durable,
@@ -58,22 +39,15 @@ fn golden_bytes_of_a_part() {
     let mut journal = start(&disk, 3, &records(&["ab"]));
     journal.append(&records(&["", "xyz"])).expect("append");
     journal.close().expect("close");
-    let hex: Vec<String> = disk
-        .read("journal/3.1", 1 << 20)
-        .expect("read")
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: Vec<String> =
+        disk.read("journal/3.1", 1 << 20).expect("read").iter().map(|byte| format!("{byte:02x}")).collect();
     let golden = include_str!("../../../docs/journal.md")
         .split("```hex\n")
         .nth(1)
         .and_then(|rest| rest.split("```").next())
         .expect("the page shows it");
-    let golden: Vec<&str> = golden
-        .lines()
-        .filter_map(|line| line.split('#').next())
-        .flat_map(str::split_whitespace)
-        .collect();
+    let golden: Vec<&str> =
+        golden.lines().filter_map(|line| line.split('#').next()).flat_map(str::split_whitespace).collect();
     assert_eq!(hex, golden, "\n{}", hex.join(" "));
 }
 
@@ -81,10 +55,7 @@ fn golden_bytes_of_a_part() {
 fn what_was_appended_is_read_back_in_order_and_over_parts() {
     let (_root, disk) = temp();
     let empty = recover(&disk, ID, None).expect("recover");
-    assert_eq!(
-        (empty.records.len(), empty.position),
-        (0, Position::default())
-    );
+    assert_eq!((empty.records.len(), empty.position), (0, Position::default()));
     let mut journal = start(&disk, 1, &[]);
     // Longer than one frame: split between records.
     let all: Vec<Vec<u8>> = (0..9).map(|n| vec![n; 12]).collect();
@@ -113,9 +84,7 @@ fn what_was_appended_is_read_back_in_order_and_over_parts() {
 fn a_record_that_fits_no_frame_is_refused_before_anything_is_written() {
     let (_root, disk) = temp();
     let mut journal = start(&disk, 1, &[]);
-    let error = journal
-        .append(&[vec![1; 8], vec![2; 37]])
-        .expect_err("too large");
+    let error = journal.append(&[vec![1; 8], vec![2; 37]]).expect_err("too large");
     assert!(matches!(error, AppendError::RecordTooLarge { bytes: 37 }));
     assert!(!journal.is_condemned());
     journal.append(&[vec![2; 36]]).expect("just fits");
@@ -143,26 +112,25 @@ fn older_parts_go_when_two_newer_bases_are_whole() {
 }
 
 #[test]
-fn foreign_and_renamed_parts_are_refused() {
+fn foreign_and_renamed_parts_do_not_read_as_ours() {
     let (root, disk) = temp();
     let mut journal = start(&disk, 1, &records(&["a"]));
     journal.append(&records(&["b"])).expect("append");
-    assert!(matches!(
-        recover(&disk, "another cluster", None),
-        Err(JournalError::Foreign { offset: 0, .. })
-    ));
+    assert!(matches!(recover(&disk, "another cluster", None), Err(JournalError::Foreign { offset: 0, .. })));
     let folder = root.path().join("journal");
     std::fs::copy(folder.join("1.1"), folder.join("1.2")).expect("copy");
-    assert!(matches!(
-        recover(&disk, ID, None),
-        Err(JournalError::Foreign { offset: 0, .. })
-    ));
+    // Frames of another part may be old content of the blocks of a part that never served.
+    let read = recover(&disk, ID, None).expect("recover");
+    assert_eq!(read.records, records(&["a", "b"]));
+    assert_eq!(read.unfinished.len(), 1);
+    // If there is nothing else, the lease tells that something is missing.
+    std::fs::rename(folder.join("1.1"), folder.join("saved")).expect("rename");
+    assert!(recover(&disk, ID, Some(&lease(4))).is_err());
+    std::fs::rename(folder.join("saved"), folder.join("1.1")).expect("rename");
     // Names that we never write do not count.
     std::fs::rename(folder.join("1.2"), folder.join("1.02")).expect("rename");
-    assert_eq!(
-        recover(&disk, ID, None).expect("recover").records,
-        records(&["a", "b"])
-    );
+    let read = recover(&disk, ID, None).expect("recover");
+    assert_eq!((read.records, read.unfinished), (records(&["a", "b"]), vec![]));
 }
 
 #[test]
@@ -206,7 +174,7 @@ fn any_bytes_are_read_without_panic() {
     let path = root.path().join("journal/1.1");
     let whole = std::fs::read(&path).expect("read");
     let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..2000 {
+    for _ in 0..300 {
         let mut bytes = whole.clone();
         for _ in 0..random.usize(1..6) {
             let at = random.usize(..bytes.len());

@@ -1,6 +1,6 @@
 //! Writing: one frame, one sync. An error condemns the part, never the server.
 
-use super::frame::{Kind, PAYLOAD_LIMIT, TooLarge, encode, pack};
+use super::frame::{Kind, PART_NUMBER_LIMIT, PAYLOAD_LIMIT, TooLarge, encode, pack};
 use super::recover::Position;
 use super::{JOURNAL_FOLDER, Part};
 use crate::runtime::disk::{Disk, DiskFile};
@@ -21,11 +21,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            reserve_bytes: 1 << 20,
-            compact_bytes: 64 << 20,
-            payload_bytes: PAYLOAD_LIMIT,
-        }
+        Self { reserve_bytes: 1 << 20, compact_bytes: 64 << 20, payload_bytes: PAYLOAD_LIMIT }
     }
 }
 
@@ -101,11 +97,7 @@ impl From<TooLarge> for AppendError {
 impl StartError {
     fn io(action: &'static str, path: impl ToString) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_string();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     /// Returns whether the disk or the quota is full.
@@ -115,10 +107,7 @@ impl StartError {
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The part that is being written.
@@ -163,10 +152,8 @@ impl<D: Disk> Journal<D> {
     where
         I: Iterator<Item: AsRef<[u8]>> + Clone,
     {
-        disk.make_folder(JOURNAL_FOLDER)
-            .map_err(StartError::io("make", JOURNAL_FOLDER))?;
-        disk.sync_folder("")
-            .map_err(StartError::io("sync the folder of", JOURNAL_FOLDER))?;
+        disk.make_folder(JOURNAL_FOLDER).map_err(StartError::io("make", JOURNAL_FOLDER))?;
+        disk.sync_folder("").map_err(StartError::io("sync the folder of", JOURNAL_FOLDER))?;
         let mut journal = Self {
             disk,
             cluster_id: cluster_id.to_owned(),
@@ -188,9 +175,7 @@ impl<D: Disk> Journal<D> {
     /// caller checks the fence next, and only then acknowledges.
     pub fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, AppendError> {
         // Look before the first byte is written: half a list would be worse than none.
-        pack(records.iter(), self.limits.payload_bytes, |_| {
-            Ok::<_, AppendError>(())
-        })?;
+        pack(records.iter(), self.limits.payload_bytes, |_| Ok::<_, AppendError>(()))?;
         pack(records.iter(), self.limits.payload_bytes, |payload| {
             self.frame(Kind::Batch, payload).map_err(AppendError::from)
         })?;
@@ -209,12 +194,7 @@ impl<D: Disk> Journal<D> {
         self.frame(Kind::Close, &[])?;
         if let Some(current) = self.current.take() {
             let (part, offset) = (current.part, current.offset);
-            current.file.close().map_err(|source| Condemned {
-                action: "close",
-                part,
-                offset,
-                source,
-            })?;
+            current.file.close().map_err(|source| Condemned { action: "close", part, offset, source })?;
         }
         Ok(self.durable)
     }
@@ -234,9 +214,9 @@ impl<D: Disk> Journal<D> {
 
     /// Returns whether the part has outgrown its base.
     pub fn should_compact(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| {
-            current.offset > self.limits.compact_bytes.max(4 * current.base_bytes)
-        })
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.offset > self.limits.compact_bytes.max(4 * current.base_bytes))
     }
 
     /// Returns whether the part failed, so that only [`restart_part`](Self::restart_part) helps.
@@ -255,10 +235,7 @@ impl<D: Disk> Journal<D> {
         let Some(mut current) = self.current.take() else {
             return Err(Condemned {
                 action: "write",
-                part: Part {
-                    epoch: self.epoch,
-                    number: self.next_number - 1,
-                },
+                part: Part { epoch: self.epoch, number: self.next_number - 1 },
                 offset: 0,
                 source: io::Error::other("it failed before or is closed"),
             });
@@ -266,14 +243,7 @@ impl<D: Disk> Journal<D> {
         self.sequence += 1;
         let written = current.write(kind, self.sequence, payload);
         let (part, offset) = (current.part, current.offset);
-        let condemned = |action| {
-            move |source| Condemned {
-                action,
-                part,
-                offset,
-                source,
-            }
-        };
+        let condemned = |action| move |source| Condemned { action, part, offset, source };
         let length = written.map_err(condemned("write"))?;
         current.file.sync().map_err(condemned("sync"))?;
         current.offset += length;
@@ -286,10 +256,11 @@ impl<D: Disk> Journal<D> {
     where
         I: Iterator<Item: AsRef<[u8]>>,
     {
-        let part = Part {
-            epoch: self.epoch,
-            number: self.next_number,
-        };
+        let part = Part { epoch: self.epoch, number: self.next_number };
+        if part.number > PART_NUMBER_LIMIT {
+            let full = io::Error::other("this epoch has used up its numbers of parts");
+            return Err(StartError::io("create", part)(full));
+        }
         self.next_number += 1;
         let mut may_count = false;
         match self.build(part, base, &mut may_count) {
@@ -313,36 +284,18 @@ impl<D: Disk> Journal<D> {
         }
     }
 
-    fn build<I>(
-        &mut self,
-        part: Part,
-        base: I,
-        may_count: &mut bool,
-    ) -> Result<Current<D::File>, StartError>
+    fn build<I>(&mut self, part: Part, base: I, may_count: &mut bool) -> Result<Current<D::File>, StartError>
     where
         I: Iterator<Item: AsRef<[u8]>>,
     {
-        let file = self
-            .disk
-            .create(&part.to_string())
-            .map_err(StartError::io("create", part))?;
-        let mut current = Current {
-            part,
-            file,
-            offset: 0,
-            base_bytes: 0,
-            previous: part.origin(&self.cluster_id),
-        };
+        let file = self.disk.create(&part.to_string()).map_err(StartError::io("create", part))?;
+        let mut current = Current { part, file, offset: 0, base_bytes: 0, previous: part.origin(&self.cluster_id) };
         let mut write = |current: &mut Current<D::File>, kind, payload: &[u8]| {
             self.sequence += 1;
-            current.offset += current
-                .write(kind, self.sequence, payload)
-                .map_err(StartError::io("write", part))?;
+            current.offset += current.write(kind, self.sequence, payload).map_err(StartError::io("write", part))?;
             Ok::<_, StartError>(())
         };
-        pack(base, self.limits.payload_bytes, |payload| {
-            write(&mut current, Kind::Base, payload)
-        })?;
+        pack(base, self.limits.payload_bytes, |payload| write(&mut current, Kind::Base, payload))?;
         current.file.sync().map_err(StartError::io("sync", part))?;
         current.base_bytes = current.offset;
         // The mark makes sure that the base-end frame, on which all rests, is never the last.
@@ -351,9 +304,7 @@ impl<D: Disk> Journal<D> {
             write(&mut current, kind, &[])?;
             current.file.sync().map_err(StartError::io("sync", part))?;
         }
-        self.disk
-            .sync_folder(JOURNAL_FOLDER)
-            .map_err(StartError::io("sync", JOURNAL_FOLDER))?;
+        self.disk.sync_folder(JOURNAL_FOLDER).map_err(StartError::io("sync", JOURNAL_FOLDER))?;
         Ok(current)
     }
 
@@ -382,17 +333,10 @@ impl<D: Disk> Journal<D> {
         };
         // Zeros would be a hole on file systems that compress.
         let noise: Vec<u8> = (0..self.limits.reserve_bytes as u32 / 4)
-            .flat_map(|n| {
-                n.wrapping_mul(0x9E37_79B1)
-                    .rotate_left(n % 32)
-                    .to_le_bytes()
-            })
+            .flat_map(|n| n.wrapping_mul(0x9E37_79B1).rotate_left(n % 32).to_le_bytes())
             .collect();
         let mut file = file;
-        let written = file
-            .write_at(0, &noise)
-            .and_then(|()| file.sync())
-            .and_then(|()| file.close());
+        let written = file.write_at(0, &noise).and_then(|()| file.sync()).and_then(|()| file.close());
         if let Err(error) = written {
             tracing::warn!(%error, "no reserve of disk space");
             let _ = self.disk.remove(RESERVE_PATH);
@@ -408,7 +352,7 @@ impl<D: Disk> Journal<D> {
 impl<F: DiskFile> Current<F> {
     /// Writes a frame at the end, not yet durable, and returns its length.
     fn write(&mut self, kind: Kind, sequence: u64, payload: &[u8]) -> io::Result<u64> {
-        let (frame, crc) = encode(kind, sequence, self.part.epoch, self.previous, payload);
+        let (frame, crc) = encode(kind, self.part, sequence, self.previous, payload);
         self.file.write_at(self.offset, &frame)?;
         self.previous = crc;
         Ok(frame.len() as u64)

@@ -41,17 +41,8 @@ pub fn newest_claim<D: Disk>(disk: &D) -> Result<u32, LeaseError> {
 pub fn read_claim<D: Disk>(disk: &D, epoch: u32) -> Result<Option<Holder>, LeaseError> {
     let path = path(epoch);
     match disk.read(&path, SLOT as u64) {
-        Ok(bytes) => Ok(decode(&bytes)
-            .filter(|state| state.epoch == epoch)
-            .map(|state| state.holder)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge
-            ) =>
-        {
-            Ok(None)
-        }
+        Ok(bytes) => Ok(decode(&bytes).filter(|state| state.epoch == epoch).map(|state| state.holder)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => Ok(None),
         Err(error) => Err(LeaseError::io("read", &path)(error)),
     }
 }
@@ -59,10 +50,8 @@ pub fn read_claim<D: Disk>(disk: &D, epoch: u32) -> Result<Option<Holder>, Lease
 /// Claims `epoch`, which must be one more than the newest claim at the time when the caller decided
 /// that its holder is dead or gone.
 pub fn claim<D: Disk>(disk: &D, holder: &Holder, epoch: u32) -> Result<Claim, LeaseError> {
-    disk.make_folder(FOLDER)
-        .map_err(LeaseError::io("make", FOLDER))?;
-    disk.sync_folder("")
-        .map_err(LeaseError::io("sync the folder of", FOLDER))?;
+    disk.make_folder(FOLDER).map_err(LeaseError::io("make", FOLDER))?;
+    disk.sync_folder("").map_err(LeaseError::io("sync the folder of", FOLDER))?;
     let temporary = format!("{FOLDER}/.claim-{}", holder.nonce_hex());
     // Left by an earlier attempt of ours.
     let _ = disk.remove(&temporary);
@@ -79,19 +68,14 @@ pub fn claim<D: Disk>(disk: &D, holder: &Holder, epoch: u32) -> Result<Claim, Le
     let winner = read_claim(disk, epoch)?;
     if winner.as_ref().is_none_or(|w| w.nonce != holder.nonce) {
         return match claimed {
-            Err(LeaseError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                lost(disk, epoch)
-            }
+            Err(LeaseError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => lost(disk, epoch),
             Err(error) => Err(error),
-            Ok(()) => Err(LeaseError::io("read back", &path(epoch))(
-                io::ErrorKind::InvalidData.into(),
-            )),
+            Ok(()) => Err(LeaseError::io("read back", &path(epoch))(io::ErrorKind::InvalidData.into())),
         };
     }
     // Not before the name is durable may anything rest on it: else the epoch could be claimed
     // again after a crash.
-    disk.sync_folder(FOLDER)
-        .map_err(LeaseError::io("sync", FOLDER))?;
+    disk.sync_folder(FOLDER).map_err(LeaseError::io("sync", FOLDER))?;
     // Our own change above made any cached listing stale, so this one is new.
     let newest = newest_claim(disk)?;
     if newest > epoch {
@@ -111,13 +95,7 @@ fn path(epoch: u32) -> String {
 }
 
 fn write<D: Disk>(disk: &D, path: &str, holder: &Holder, epoch: u32) -> Result<(), LeaseError> {
-    let state = LeaseState {
-        epoch,
-        holder: holder.clone(),
-        beat: 0,
-        state: ServerState::Serving,
-        durable: 0,
-    };
+    let state = LeaseState { epoch, holder: holder.clone(), beat: 0, state: ServerState::Serving, durable: 0 };
     let mut file = disk.create(path).map_err(LeaseError::io("create", path))?;
     file.write_at(0, &encode(&state))
         .and_then(|()| file.sync())
@@ -127,12 +105,7 @@ fn write<D: Disk>(disk: &D, path: &str, holder: &Holder, epoch: u32) -> Result<(
 
 /// Returns whether the file system has no hard links (vfat, some FUSE and object stores).
 fn is_unsupported(error: &io::Error) -> bool {
-    let codes = [
-        Errno::EPERM,
-        Errno::ENOTSUP,
-        Errno::EOPNOTSUPP,
-        Errno::ENOSYS,
-    ];
+    let codes = [Errno::EPERM, Errno::ENOTSUP, Errno::EOPNOTSUPP, Errno::ENOSYS];
     match error.raw_os_error() {
         Some(code) => codes.contains(&Errno::from_raw(code)),
         None => error.kind() == io::ErrorKind::Unsupported,

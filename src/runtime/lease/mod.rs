@@ -68,11 +68,7 @@ pub enum LeaseError {
 impl LeaseError {
     fn io(action: &'static str, path: &str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     /// Returns whether another server holds the cluster (as opposed to: the file system fails).
@@ -108,20 +104,13 @@ fn newest(offset: u64, bytes: &[u8]) -> Result<Option<LeaseState>, LeaseError> {
             continue;
         };
         durable = durable.max(state.durable);
-        if newest
-            .as_ref()
-            .is_none_or(|n| (n.epoch, n.beat) < (state.epoch, state.beat))
-        {
+        if newest.as_ref().is_none_or(|n| (n.epoch, n.beat) < (state.epoch, state.beat)) {
             newest = Some(state);
         }
     }
     match newest {
         Some(state) => Ok(Some(LeaseState { durable, ..state })),
-        None if served => Err(LeaseError::Damaged {
-            path: LEASE_PATH,
-            offset,
-            end: offset + bytes.len() as u64,
-        }),
+        None if served => Err(LeaseError::Damaged { path: LEASE_PATH, offset, end: offset + bytes.len() as u64 }),
         None => Ok(None),
     }
 }
@@ -136,23 +125,10 @@ pub struct Lease<D> {
 impl<D: Disk> Lease<D> {
     /// Writes the first slot of the epoch that `holder` has claimed, and returns with it the lease
     /// as the servers before left it. Only after this may old parts of the journal be read.
-    pub fn open(
-        disk: D,
-        holder: Holder,
-        epoch: u32,
-    ) -> Result<(Self, Option<LeaseState>), LeaseError> {
+    pub fn open(disk: D, holder: Holder, epoch: u32) -> Result<(Self, Option<LeaseState>), LeaseError> {
         let before = read_lease(&disk)?;
         let durable = before.as_ref().map_or(0, |state| state.durable);
-        let lease = Self {
-            disk,
-            state: LeaseState {
-                epoch,
-                holder,
-                beat: 0,
-                state: ServerState::Serving,
-                durable,
-            },
-        };
+        let lease = Self { disk, state: LeaseState { epoch, holder, beat: 0, state: ServerState::Serving, durable } };
         if let Some(before) = &before {
             lease.check_newer(before)?;
         }
@@ -163,10 +139,7 @@ impl<D: Disk> Lease<D> {
             _ => {}
         }
         lease.write(&lease.state)?;
-        lease
-            .disk
-            .sync_folder("")
-            .map_err(LeaseError::io("sync the folder of", LEASE_PATH))?;
+        lease.disk.sync_folder("").map_err(LeaseError::io("sync the folder of", LEASE_PATH))?;
         lease.fence()?;
         lease.refresh("journal")?;
         Ok((lease, before))
@@ -187,12 +160,7 @@ impl<D: Disk> Lease<D> {
     /// and before every acknowledgement or outside effect; any error forbids both.
     pub fn fence(&self) -> Result<(), LeaseError> {
         match read_lease(&self.disk)? {
-            Some(state)
-                if state.epoch == self.state.epoch
-                    && state.holder.nonce == self.state.holder.nonce =>
-            {
-                Ok(())
-            }
+            Some(state) if state.epoch == self.state.epoch && state.holder.nonce == self.state.holder.nonce => Ok(()),
             Some(state) => {
                 self.check_newer(&state)?;
                 Err(self.vanished())
@@ -224,26 +192,16 @@ impl<D: Disk> Lease<D> {
         if other.epoch < self.state.epoch {
             return Ok(());
         }
-        Err(LeaseError::Fenced {
-            ours: self.state.epoch,
-            epoch: other.epoch,
-            holder: Box::new(other.holder.clone()),
-        })
+        Err(LeaseError::Fenced { ours: self.state.epoch, epoch: other.epoch, holder: Box::new(other.holder.clone()) })
     }
 
     fn vanished(&self) -> LeaseError {
-        LeaseError::Vanished {
-            path: LEASE_PATH,
-            epoch: self.state.epoch,
-        }
+        LeaseError::Vanished { path: LEASE_PATH, epoch: self.state.epoch }
     }
 
     fn write(&self, state: &LeaseState) -> Result<(), LeaseError> {
         // A descriptor of its own for every slot: after a failed sync it must not be used again.
-        let mut file = self
-            .disk
-            .open_write(LEASE_PATH)
-            .map_err(LeaseError::io("open", LEASE_PATH))?;
+        let mut file = self.disk.open_write(LEASE_PATH).map_err(LeaseError::io("open", LEASE_PATH))?;
         let offset = (2 * u64::from(state.epoch) + state.beat % 2) * SLOT as u64;
         file.write_at(offset, &encode(state))
             .and_then(|()| file.sync())
@@ -254,9 +212,7 @@ impl<D: Disk> Lease<D> {
     /// Changes a folder, so that the next listing of it cannot come from a cache of this client.
     fn refresh(&self, folder: &str) -> Result<(), LeaseError> {
         let path = format!("{folder}/.fresh-{}", self.state.holder.nonce_hex());
-        self.disk
-            .make_folder(folder)
-            .map_err(LeaseError::io("make", folder))?;
+        self.disk.make_folder(folder).map_err(LeaseError::io("make", folder))?;
         self.disk
             .create(&path)
             .and_then(DiskFile::close)

@@ -38,10 +38,7 @@ pub struct Holder {
 impl Holder {
     /// Returns the nonce in hexadecimal.
     pub fn nonce_hex(&self) -> String {
-        self.nonce
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        self.nonce.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -111,9 +108,7 @@ pub(super) fn decode(slot: &[u8]) -> Option<LeaseState> {
     let slot: &[u8; SLOT] = slot.try_into().ok()?;
     let u32_at = |at: usize| Some(u32::from_le_bytes(slot.get(at..at + 4)?.try_into().ok()?));
     let u64_at = |at: usize| Some(u64::from_le_bytes(slot.get(at..at + 8)?.try_into().ok()?));
-    let text = |at: usize, length: u8| {
-        String::from_utf8(slot.get(at..at + usize::from(length))?.to_vec()).ok()
-    };
+    let text = |at: usize, length: u8| String::from_utf8(slot.get(at..at + usize::from(length))?.to_vec()).ok();
     if slot[..4] != MAGIC || u32_at(CRC)? != crc32fast::hash(&slot[..CRC]) {
         return None;
     }

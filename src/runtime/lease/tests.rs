@@ -13,13 +13,7 @@ fn holder(number: u8) -> Holder {
 }
 
 fn state(epoch: u32, beat: u64, durable: u64) -> LeaseState {
-    LeaseState {
-        epoch,
-        holder: holder(epoch as u8),
-        beat,
-        state: ServerState::Serving,
-        durable,
-    }
+    LeaseState { epoch, holder: holder(epoch as u8), beat, state: ServerState::Serving, durable }
 }
 
 fn temp() -> (tempfile::TempDir, RealDisk) {
@@ -37,14 +31,8 @@ fn take_over(disk: &RealDisk, number: u8) -> (Lease<&RealDisk>, Option<LeaseStat
 
 #[test]
 fn slots_survive_and_any_flipped_bit_is_noticed() {
-    let long = LeaseState {
-        holder: Holder {
-            host: "é".repeat(200),
-            boot: "b".repeat(300),
-            ..holder(7)
-        },
-        ..state(7, 3, 9)
-    };
+    let long =
+        LeaseState { holder: Holder { host: "é".repeat(200), boot: "b".repeat(300), ..holder(7) }, ..state(7, 3, 9) };
     let read = decode(&encode(&long)).expect("whole");
     assert_eq!(read.holder.host.len(), 254);
     assert_eq!(read.holder.boot.len(), 64);
@@ -112,16 +100,10 @@ fn a_claim_is_won_once_and_repeated_requests_are_ours() {
     let won = Claim::Won { epoch: 1 };
     assert_eq!(claim(&disk, &holder(1), 1).expect("claim"), won);
     assert_eq!(claim(&disk, &holder(1), 1).expect("claim"), won);
-    let lost = Claim::Lost {
-        epoch: 1,
-        holder: Some(holder(1)),
-    };
+    let lost = Claim::Lost { epoch: 1, holder: Some(holder(1)) };
     assert_eq!(claim(&disk, &holder(2), 1).expect("claim"), lost);
     // A number that is no longer the newest is not won either.
-    assert_eq!(
-        claim(&disk, &holder(3), 5).expect("claim"),
-        Claim::Won { epoch: 5 }
-    );
+    assert_eq!(claim(&disk, &holder(3), 5).expect("claim"), Claim::Won { epoch: 5 });
     let late = claim(&disk, &holder(4), 4).expect("claim");
     assert!(matches!(late, Claim::Lost { epoch: 5, .. }), "{late:?}");
     assert_eq!(disk.list("epochs").expect("list"), ["1", "4", "5"]);
@@ -134,10 +116,7 @@ fn a_torn_first_slot_is_no_lease_and_two_broken_slots_are_damage() {
     let first = encode(&state(1, 0, 0));
     let second = encode(&state(1, 1, 4));
     assert_eq!(newest(0, &slots(&[&hole])).expect("read"), None);
-    assert_eq!(
-        newest(0, &slots(&[&hole, &first[..100]])).expect("read"),
-        None
-    );
+    assert_eq!(newest(0, &slots(&[&hole, &first[..100]])).expect("read"), None);
     let seen = newest(0, &slots(&[&hole, &first, &second[..100]]));
     assert_eq!(seen.expect("read").expect("first").beat, 0);
     let seen = newest(0, &slots(&[&hole, &[1; SLOT], &second]));

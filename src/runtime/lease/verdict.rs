@@ -87,9 +87,7 @@ pub fn may_take_over(situation: &Situation<'_>) -> Verdict {
         Some(reason) => Verdict::Now(reason),
         None if situation.unchanged_for_seconds >= TTL_SECONDS => Verdict::Now(Reason::Silent),
         None if situation.seen_changing => Verdict::Alive,
-        None => Verdict::Wait {
-            seconds: TTL_SECONDS - situation.unchanged_for_seconds,
-        },
+        None => Verdict::Wait { seconds: TTL_SECONDS - situation.unchanged_for_seconds },
     }
 }
 
@@ -102,9 +100,7 @@ fn proof_of_death(evidence: &Evidence) -> Option<Reason> {
     }
     match (evidence.same_host, evidence.same_boot) {
         (true, Some(false)) => Some(Reason::Rebooted),
-        (true, Some(true))
-            if evidence.same_pid_namespace && evidence.pid_alive_with_same_start == Some(false) =>
-        {
+        (true, Some(true)) if evidence.same_pid_namespace && evidence.pid_alive_with_same_start == Some(false) => {
             Some(Reason::ProcessGone)
         }
         _ => None,
@@ -148,12 +144,7 @@ mod tests {
         unchanged_for_seconds: u64,
         seen_changing: bool,
     ) -> Verdict {
-        may_take_over(&Situation {
-            lease,
-            claimer,
-            unchanged_for_seconds,
-            seen_changing,
-        })
+        may_take_over(&Situation { lease, claimer, unchanged_for_seconds, seen_changing })
     }
 
     #[test]
@@ -165,53 +156,23 @@ mod tests {
         assert_eq!(with(GONE), Verdict::Now(Reason::ProcessGone));
         // Each condition of "process gone" is needed.
         for weaker in [
-            Evidence {
-                same_host: false,
-                ..GONE
-            },
-            Evidence {
-                same_boot: None,
-                ..GONE
-            },
-            Evidence {
-                same_pid_namespace: false,
-                ..GONE
-            },
-            Evidence {
-                pid_alive_with_same_start: None,
-                ..GONE
-            },
-            Evidence {
-                pid_alive_with_same_start: Some(true),
-                ..GONE
-            },
+            Evidence { same_host: false, ..GONE },
+            Evidence { same_boot: None, ..GONE },
+            Evidence { same_pid_namespace: false, ..GONE },
+            Evidence { pid_alive_with_same_start: None, ..GONE },
+            Evidence { pid_alive_with_same_start: Some(true), ..GONE },
         ] {
             assert_eq!(with(weaker), wait, "{weaker:?}");
         }
-        let rebooted = Evidence {
-            same_boot: Some(false),
-            ..GONE
-        };
+        let rebooted = Evidence { same_boot: Some(false), ..GONE };
         assert_eq!(with(rebooted), Verdict::Now(Reason::Rebooted));
-        let elsewhere = Evidence {
-            same_host: false,
-            ..rebooted
-        };
+        let elsewhere = Evidence { same_host: false, ..rebooted };
         assert_eq!(with(elsewhere), wait);
-        let free = Evidence {
-            flock_free: Some(true),
-            ..Evidence::default()
-        };
+        let free = Evidence { flock_free: Some(true), ..Evidence::default() };
         assert_eq!(with(free), Verdict::Now(Reason::LockFree));
-        let held = Evidence {
-            flock_free: Some(false),
-            ..Evidence::default()
-        };
+        let held = Evidence { flock_free: Some(false), ..Evidence::default() };
         assert_eq!(with(held), wait);
-        let ended = Evidence {
-            job_ended: Some(true),
-            ..Evidence::default()
-        };
+        let ended = Evidence { job_ended: Some(true), ..Evidence::default() };
         assert_eq!(with(ended), Verdict::Now(Reason::JobEnded));
         let closed = lease(ServerState::Closed);
         let verdict = decide(Some((&closed, Evidence::default())), None, 0, false);
@@ -222,8 +183,7 @@ mod tests {
     #[test]
     fn without_evidence_only_a_still_beat_counts() {
         let serving = lease(ServerState::Serving);
-        let with =
-            |seconds, moved| decide(Some((&serving, Evidence::default())), None, seconds, moved);
+        let with = |seconds, moved| decide(Some((&serving, Evidence::default())), None, seconds, moved);
         assert_eq!(with(59, false), Verdict::Wait { seconds: 1 });
         assert_eq!(with(59, true), Verdict::Alive);
         assert_eq!(with(60, true), Verdict::Now(Reason::Silent));
@@ -237,10 +197,7 @@ mod tests {
         let unknown = Evidence::default();
         let wait = Verdict::Wait { seconds: 60 };
         assert_eq!(decide(dead, Some(unknown), 0, false), wait);
-        assert_eq!(
-            decide(Some((&serving, unknown)), Some(GONE), 0, false),
-            wait
-        );
+        assert_eq!(decide(Some((&serving, unknown)), Some(GONE), 0, false), wait);
         assert_eq!(decide(None, Some(unknown), 0, false), wait);
         let now = Verdict::Now(Reason::ProcessGone);
         assert_eq!(decide(dead, Some(GONE), 0, false), now);

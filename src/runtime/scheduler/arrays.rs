@@ -109,10 +109,7 @@ impl Array {
             cells: Vec::new(),
             rest: Cell::IDLE,
             next: 0,
-            tally: Tally {
-                idle: shape.count,
-                ..Tally::default()
-            },
+            tally: Tally { idle: shape.count, ..Tally::default() },
             sparse: None,
         }
     }
@@ -132,10 +129,7 @@ impl Array {
 
     /// Returns the id of an element.
     pub(super) fn task(&self, element: u32) -> TaskId {
-        TaskId {
-            array: self.id,
-            element,
-        }
+        TaskId { array: self.id, element }
     }
 
     /// Returns what an element is doing.
@@ -203,18 +197,8 @@ impl Array {
 
     /// Returns the numbers people see.
     pub(super) fn counts(&self) -> Counts {
-        let Tally {
-            idle,
-            running,
-            finished,
-            failed,
-            cancelled,
-        } = self.tally;
-        let (waiting, ready) = if self.unmet == 0 {
-            (0, idle)
-        } else {
-            (idle, 0)
-        };
+        let Tally { idle, running, finished, failed, cancelled } = self.tally;
+        let (waiting, ready) = if self.unmet == 0 { (0, idle) } else { (idle, 0) };
         Counts {
             waiting: waiting.into(),
             ready: ready.into(),
@@ -231,9 +215,7 @@ impl Array {
             return 0;
         }
         let allowed = self.at_most.unwrap_or(u32::MAX);
-        self.tally
-            .idle
-            .min(allowed.saturating_sub(self.tally.running))
+        self.tally.idle.min(allowed.saturating_sub(self.tally.running))
     }
 
     /// Returns the bound on elements that run at once.
@@ -326,10 +308,7 @@ impl Array {
         let sparse = self.sparse_mut();
         let known = sparse.end_table.iter().position(|e| *e == end);
         let index = known.unwrap_or(sparse.end_table.len());
-        let Some(code) = u8::try_from(index)
-            .ok()
-            .and_then(|index| index.checked_add(Cell::FIRST_IN_TABLE))
-        else {
+        let Some(code) = u8::try_from(index).ok().and_then(|index| index.checked_add(Cell::FIRST_IN_TABLE)) else {
             sparse.other_ends.insert(element, end);
             return Cell::OTHER;
         };
@@ -371,19 +350,13 @@ impl Array {
     /// Returns the lost workers that count against an element.
     pub(super) fn losses_of(&self, element: u32) -> u8 {
         let sparse = self.sparse.as_ref();
-        sparse
-            .and_then(|s| s.losses.get(&element))
-            .copied()
-            .unwrap_or(0)
+        sparse.and_then(|s| s.losses.get(&element)).copied().unwrap_or(0)
     }
 
     /// Returns the retries an element has used.
     pub(super) fn retries_used(&self, element: u32) -> u32 {
         let sparse = self.sparse.as_ref();
-        sparse
-            .and_then(|s| s.retries.get(&element))
-            .copied()
-            .unwrap_or(0)
+        sparse.and_then(|s| s.retries.get(&element)).copied().unwrap_or(0)
     }
 
     /// Returns lost workers by element, where there are any.

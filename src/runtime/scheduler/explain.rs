@@ -23,17 +23,10 @@ impl Scheduler {
             return Some(format!("at most {at_most} of these run at once"));
         }
         if let Some((name, wanted, total)) = self.ready.missing_counter(array.class) {
-            return Some(format!(
-                "counter {name}: {wanted} wanted, the cluster has {total}"
-            ));
+            return Some(format!("counter {name}: {wanted} wanted, the cluster has {total}"));
         }
         let class = self.ready.class(array.class);
-        let up: Vec<&Worker> = self
-            .fleet
-            .iter()
-            .map(|(_, w)| w)
-            .filter(|w| w.accepts())
-            .collect();
+        let up: Vec<&Worker> = self.fleet.iter().map(|(_, w)| w).filter(|w| w.accepts()).collect();
         if up.is_empty() {
             return Some("no worker is up".to_owned());
         }
@@ -45,23 +38,17 @@ impl Scheduler {
         let cores = largest(|w| w.capacity.cores.into());
         if cores < u64::from(request.cores) {
             let wanted = request.cores;
-            return Some(format!(
-                "needs {wanted} cores; the largest worker has {cores}"
-            ));
+            return Some(format!("needs {wanted} cores; the largest worker has {cores}"));
         }
         let memory = largest(|w| w.capacity.memory_bytes);
         if memory < request.memory_bytes {
             let (wanted, memory) = (size(request.memory_bytes), size(memory));
-            return Some(format!(
-                "needs {wanted} of memory; the largest worker has {memory}"
-            ));
+            return Some(format!("needs {wanted} of memory; the largest worker has {memory}"));
         }
         let gpus = largest(|w| w.capacity.gpus.into());
         if gpus < u64::from(request.gpus) {
             let wanted = request.gpus;
-            return Some(format!(
-                "needs {wanted} GPUs; the largest worker has {gpus}"
-            ));
+            return Some(format!("needs {wanted} GPUs; the largest worker has {gpus}"));
         }
         let left = up.iter().map(|w| w.time_left(now).unwrap_or(Millis::MAX));
         let left = left.max().unwrap_or(0);
@@ -71,9 +58,7 @@ impl Scheduler {
         }
         if left < wanted {
             let (wanted, left) = (time(wanted), time(left));
-            return Some(format!(
-                "needs {wanted}; the longest worker has {left} left"
-            ));
+            return Some(format!("needs {wanted}; the longest worker has {left} left"));
         }
         Some("no single worker has the cores, memory, GPUs and time it needs together".to_owned())
     }
@@ -81,12 +66,7 @@ impl Scheduler {
 
 /// Writes a number of bytes the way people do.
 fn size(bytes: u64) -> String {
-    let units = [
-        (1_000_000_000_000, "TB"),
-        (1_000_000_000, "GB"),
-        (1_000_000, "MB"),
-        (1_000, "kB"),
-    ];
+    let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     match units.iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) => {
             let tenths = bytes / (unit / 10);

@@ -31,14 +31,9 @@ impl Scheduler {
             expected.sort_unstable();
             assert_eq!(entry.queue().collect::<Vec<_>>(), expected);
         }
-        let runs = || {
-            self.fleet
-                .iter()
-                .flat_map(|(id, w)| w.runs().iter().map(move |r| (id, r)))
-        };
+        let runs = || self.fleet.iter().flat_map(|(id, w)| w.runs().iter().map(move |r| (id, r)));
         self.ready.check(runs().map(|(_, (_, entry))| entry.class));
-        self.fleet
-            .check(|class| self.ready.class(class).request.clone());
+        self.fleet.check(|class| self.ready.class(class).request.clone());
         let alive = runs().filter(|(_, (_, entry))| !entry.doomed);
         let mut tasks = BTreeSet::new();
         for (worker, (run, entry)) in alive {

@@ -235,9 +235,7 @@ pub enum SubmitError {
     #[error("there is no task {0} to wait for")]
     UnknownArray(ArrayId),
     /// It depends on an element that does not exist.
-    #[error(
-        "submission {array} has only {count} tasks, so there is none to wait for at position {element}"
-    )]
+    #[error("submission {array} has only {count} tasks, so there is none to wait for at position {element}")]
     UnknownElement {
         /// The submission.
         array: ArrayId,
@@ -296,12 +294,7 @@ impl Scheduler {
     pub fn apply(&mut self, event: Event, _now: Millis, actions: &mut Vec<Action>) {
         match event {
             Event::Submit { array, shape } => self.submit(array, shape, actions),
-            Event::WorkerJoined {
-                worker,
-                capacity,
-                ends_at,
-                running,
-            } => {
+            Event::WorkerJoined { worker, capacity, ends_at, running } => {
                 self.fleet.join(worker, capacity, ends_at);
                 self.reconcile(worker, &running, actions);
             }
@@ -312,12 +305,7 @@ impl Scheduler {
             Event::WorkerSilent { worker } => self.fleet.update(worker, |w| w.silent = true),
             Event::WorkerLost { worker, counts } => self.lose(worker, counts, actions),
             Event::RunStarted { task, run } => self.mark_started(task, run),
-            Event::RunEnded {
-                worker,
-                task,
-                run,
-                outcome,
-            } => self.end_run(worker, task, run, outcome, actions),
+            Event::RunEnded { worker, task, run, outcome } => self.end_run(worker, task, run, outcome, actions),
             Event::Cancel { tasks } => self.cancel(&tasks, actions),
             Event::Retry { tasks } => self.retry(&tasks, actions),
             Event::Hold(held) => self.held = held,

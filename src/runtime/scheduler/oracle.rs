@@ -52,11 +52,7 @@ impl Oracle {
     }
 
     fn dependencies(&self, array: ArrayId) -> Vec<TaskId> {
-        self.shapes[&array]
-            .after
-            .iter()
-            .flat_map(|d| self.named(*d))
-            .collect()
+        self.shapes[&array].after.iter().flat_map(|d| self.named(*d)).collect()
     }
 
     fn is_bad(&self, task: TaskId) -> bool {
@@ -76,9 +72,7 @@ impl Oracle {
             self.dependencies(*array).iter().all(finished)
         };
         let arrays = self.shapes.iter().filter(|(array, _)| open(array));
-        let tasks = arrays.flat_map(|(array, shape)| {
-            self.tasks.range(first(*array)..).take(shape.count as usize)
-        });
+        let tasks = arrays.flat_map(|(array, shape)| self.tasks.range(first(*array)..).take(shape.count as usize));
         let idle = tasks.filter(|(_, task)| task.doing == Doing::Idle);
         idle.map(|(id, _)| *id).collect()
     }
@@ -104,10 +98,7 @@ impl Oracle {
     /// Ends what waits for something bad and revives what no longer does, until nothing changes.
     fn settle(&mut self, out: &mut Vec<Action>) {
         for array in self.shapes.keys().copied().collect::<Vec<_>>() {
-            let bad = self
-                .dependencies(array)
-                .into_iter()
-                .find(|t| self.is_bad(*t));
+            let bad = self.dependencies(array).into_iter().find(|t| self.is_bad(*t));
             for task in self.named(TaskRef::Array(array)) {
                 match (&self.tasks[&task].doing, bad) {
                     (Doing::Idle, Some(cause)) => {
@@ -129,21 +120,12 @@ impl Oracle {
         match event.clone() {
             Event::Submit { array, shape } => {
                 for element in 0..shape.count {
-                    let fresh = Task {
-                        doing: Doing::Idle,
-                        retries: 0,
-                        losses: 0,
-                    };
+                    let fresh = Task { doing: Doing::Idle, retries: 0, losses: 0 };
                     self.tasks.insert(TaskId { array, element }, fresh);
                 }
                 self.shapes.insert(array, shape);
             }
-            Event::WorkerJoined {
-                worker,
-                capacity,
-                ends_at,
-                running,
-            } => {
+            Event::WorkerJoined { worker, capacity, ends_at, running } => {
                 self.join(worker, capacity, ends_at, &running, &mut out);
             }
             Event::WorkerEndsAt { worker, ends_at } => {
@@ -162,10 +144,7 @@ impl Oracle {
                 }
             }
             Event::WorkerLost { worker, counts } => {
-                let runs = self
-                    .hosts
-                    .remove(&worker)
-                    .map_or(BTreeMap::new(), |h| h.runs);
+                let runs = self.hosts.remove(&worker).map_or(BTreeMap::new(), |h| h.runs);
                 for (run, task) in runs {
                     let entry = self.tasks.get_mut(&task).expect("known task");
                     if entry.doing != Doing::Running(worker, run) {
@@ -179,20 +158,11 @@ impl Oracle {
                     }
                 }
             }
-            Event::RunEnded {
-                worker,
-                task,
-                run,
-                outcome,
-            } => {
+            Event::RunEnded { worker, task, run, outcome } => {
                 self.run_ended(worker, task, run, outcome, &mut out);
             }
             Event::Cancel { tasks } => {
-                for task in tasks
-                    .iter()
-                    .flat_map(|t| self.named(*t))
-                    .collect::<Vec<_>>()
-                {
+                for task in tasks.iter().flat_map(|t| self.named(*t)).collect::<Vec<_>>() {
                     let doing = self.tasks[&task].doing.clone();
                     if let Doing::Running(worker, run) = doing {
                         out.push(Action::Kill { worker, task, run });
@@ -203,11 +173,7 @@ impl Oracle {
                 }
             }
             Event::Retry { tasks } => {
-                for task in tasks
-                    .iter()
-                    .flat_map(|t| self.named(*t))
-                    .collect::<Vec<_>>()
-                {
+                for task in tasks.iter().flat_map(|t| self.named(*t)).collect::<Vec<_>>() {
                     let doing = &self.tasks[&task].doing;
                     if let Doing::Ended(End::Failed(_) | End::Poisonous) = doing {
                         self.set(task, Doing::Idle);
@@ -235,9 +201,7 @@ impl Oracle {
         let drains = old.as_ref().is_some_and(|h| h.drains);
         let known = old.map_or(BTreeMap::new(), |h| h.runs);
         for (run, task) in known.clone() {
-            if self.tasks[&task].doing == Doing::Running(worker, run)
-                && !running.contains(&(task, run))
-            {
+            if self.tasks[&task].doing == Doing::Running(worker, run) && !running.contains(&(task, run)) {
                 self.requeue(task, run, RequeueCause::Interrupted, out);
             }
         }
@@ -254,26 +218,10 @@ impl Oracle {
             }
         }
         let accepts = !drains;
-        self.hosts.insert(
-            worker,
-            Host {
-                capacity,
-                ends_at,
-                accepts,
-                drains,
-                runs,
-            },
-        );
+        self.hosts.insert(worker, Host { capacity, ends_at, accepts, drains, runs });
     }
 
-    fn run_ended(
-        &mut self,
-        worker: WorkerId,
-        task: TaskId,
-        run: RunId,
-        outcome: Outcome,
-        out: &mut Vec<Action>,
-    ) {
+    fn run_ended(&mut self, worker: WorkerId, task: TaskId, run: RunId, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(host) = self.hosts.get_mut(&worker) else {
             return;
         };
@@ -309,12 +257,9 @@ impl Oracle {
         let used = || host.runs.values().map(|t| self.request(*t));
         let time = self.shapes[&task.array].time_request.unwrap_or(0);
         host.accepts
-            && host
-                .ends_at
-                .is_none_or(|end| end > now && end - now >= time)
+            && host.ends_at.is_none_or(|end| end > now && end - now >= time)
             && used().map(|r| r.cores).sum::<u32>() + wanted.cores <= host.capacity.cores
-            && used().map(|r| r.memory_bytes).sum::<u64>() + wanted.memory_bytes
-                <= host.capacity.memory_bytes
+            && used().map(|r| r.memory_bytes).sum::<u64>() + wanted.memory_bytes <= host.capacity.memory_bytes
             && used().map(|r| r.gpus).sum::<u32>() + wanted.gpus <= host.capacity.gpus
     }
 
@@ -336,10 +281,7 @@ impl Oracle {
     pub(super) fn assign(&mut self, worker: WorkerId, task: TaskId, run: RunId, now: Millis) {
         assert!(!self.held);
         assert!(self.is_ready(task), "{task:?} is not ready");
-        assert!(
-            self.fits(task, &self.hosts[&worker], now),
-            "{task:?} does not fit {worker}"
-        );
+        assert!(self.fits(task, &self.hosts[&worker], now), "{task:?} does not fit {worker}");
         assert!(self.is_allowed(task), "{task:?} exceeds a bound");
         self.set(task, Doing::Running(worker, run));
         let host = self.hosts.get_mut(&worker).expect("checked above");
@@ -347,11 +289,7 @@ impl Oracle {
     }
 
     /// Whether a ready task is left although it fits somewhere that is not reserved.
-    pub(super) fn missed(
-        &self,
-        reserved: Option<WorkerId>,
-        now: Millis,
-    ) -> Option<(TaskId, WorkerId)> {
+    pub(super) fn missed(&self, reserved: Option<WorkerId>, now: Millis) -> Option<(TaskId, WorkerId)> {
         let ready = self.ready().into_iter().filter(|_| !self.held);
         for task in ready.filter(|t| self.is_allowed(*t)) {
             let mut hosts = self.hosts.iter().filter(|(id, _)| reserved != Some(**id));
@@ -372,20 +310,15 @@ impl Oracle {
                 (Doing::Idle, TaskState::Ready) => assert!(ready.contains(id)),
                 (Doing::Idle, TaskState::Waiting { on }) => {
                     let finished = Doing::Ended(End::Finished);
-                    assert!(
-                        self.named(*on)
-                            .iter()
-                            .any(|t| self.tasks[t].doing != finished)
-                    );
+                    assert!(self.named(*on).iter().any(|t| self.tasks[t].doing != finished));
                     assert!(self.shapes[&id.array].after.contains(on));
                 }
                 (Doing::Running(w, r), TaskState::Running { worker, run, .. }) => {
                     assert_eq!((w, r), (worker, run));
                 }
-                (
-                    Doing::Ended(End::DependencyFailed(_)),
-                    TaskState::Ended(End::DependencyFailed(cause)),
-                ) => assert!(self.dependencies(id.array).contains(cause)),
+                (Doing::Ended(End::DependencyFailed(_)), TaskState::Ended(End::DependencyFailed(cause))) => {
+                    assert!(self.dependencies(id.array).contains(cause))
+                }
                 (Doing::Ended(expected), TaskState::Ended(end)) => assert_eq!(expected, end),
                 (expected, found) => panic!("{id:?}: {found:?} instead of {expected:?}"),
             }
@@ -400,8 +333,7 @@ impl Oracle {
         }
         assert_eq!(counts, scheduler.totals());
         for (id, host) in &self.hosts {
-            let runs: BTreeMap<RunId, TaskId> =
-                scheduler.running_on(*id).map(|(t, r)| (r, t)).collect();
+            let runs: BTreeMap<RunId, TaskId> = scheduler.running_on(*id).map(|(t, r)| (r, t)).collect();
             assert_eq!(runs, host.runs, "on worker {id}");
         }
     }

@@ -75,11 +75,7 @@ impl Scheduler {
             }
             let entry = self.ready.class(class);
             let kept = guard.is_some_and(|g| entry.shares_counter(self.ready.class(g.class)));
-            let allowed = if kept {
-                0
-            } else {
-                self.ready.counter_room(class)
-            };
+            let allowed = if kept { 0 } else { self.ready.counter_room(class) };
             if allowed == 0 {
                 // The freed workers were not looked at.
                 self.ready.class_mut(class).settled = false;
@@ -107,20 +103,14 @@ impl Scheduler {
 
     fn assign(&mut self, slot: u32, worker: WorkerId, actions: &mut Vec<Action>) {
         let (task, class) = self.change(slot, |array| {
-            let element = array
-                .next_idle()
-                .expect("a startable array has an idle element, before the cursor or behind it");
+            let element =
+                array.next_idle().expect("a startable array has an idle element, before the cursor or behind it");
             array.start(element);
             (array.task(element), array.class)
         });
         let run = self.next_run;
         self.next_run = run.next();
-        let entry = Run {
-            task,
-            class,
-            started: false,
-            doomed: false,
-        };
+        let entry = Run { task, class, started: false, doomed: false };
         self.occupy(worker, run, entry);
         actions.push(Action::Assign { worker, task, run });
     }

@@ -206,14 +206,10 @@ impl Scheduler {
         kind: Option<Kind>,
     ) -> impl Iterator<Item = (TaskId, TaskState)> {
         let array = self.slot(array).map(|slot| self.array(slot));
-        let elements = array
-            .into_iter()
-            .flat_map(move |array| (from..array.count).map(move |element| (array, element)));
-        let states =
-            elements.map(|(array, element)| (array.task(element), self.state_in(array, element)));
-        states
-            .filter(move |(_, state)| kind.is_none_or(|kind| state.kind() == kind))
-            .take(limit)
+        let elements =
+            array.into_iter().flat_map(move |array| (from..array.count).map(move |element| (array, element)));
+        let states = elements.map(|(array, element)| (array.task(element), self.state_in(array, element)));
+        states.filter(move |(_, state)| kind.is_none_or(|kind| state.kind() == kind)).take(limit)
     }
 
     /// Returns the runs that occupy a worker, those that were told to end included.
@@ -237,10 +233,7 @@ impl Scheduler {
         let demands = classes.map(|class| Demand {
             request: &class.request,
             time_request: class.time_request,
-            tasks: class
-                .queue()
-                .map(|(_, slot)| u64::from(self.array(slot).startable()))
-                .sum(),
+            tasks: class.queue().map(|(_, slot)| u64::from(self.array(slot).startable())).sum(),
         });
         demands.filter(|demand| demand.tasks > 0)
     }

@@ -67,9 +67,7 @@ impl Ready {
         }
         let request = key.0.clone();
         let wanted = request.counters.iter();
-        let counters = wanted
-            .map(|(name, amount)| (self.intern_counter(name), *amount))
-            .collect();
+        let counters = wanted.map(|(name, amount)| (self.intern_counter(name), *amount)).collect();
         let id = self.classes.len() as u32;
         self.classes.push(Class {
             request,
@@ -89,11 +87,7 @@ impl Ready {
             return *id;
         }
         let id = self.counters.len() as u32;
-        self.counters.push(Counter {
-            name: name.to_owned(),
-            total: 0,
-            used: 0,
-        });
+        self.counters.push(Counter { name: name.to_owned(), total: 0, used: 0 });
         self.counter_ids.insert(name.to_owned(), id);
         id
     }
@@ -167,13 +161,11 @@ impl Ready {
     /// Returns how many more runs of a class the counters allow.
     pub(super) fn counter_room(&self, class: u32) -> u32 {
         let wanted = self.class(class).counters.iter();
-        let rooms = wanted
-            .filter(|(_, amount)| *amount > 0)
-            .map(|(id, amount)| {
-                let counter = &self.counters[*id as usize];
-                let left = u128::from(counter.total).saturating_sub(counter.used);
-                u32::try_from(left / u128::from(*amount)).unwrap_or(u32::MAX)
-            });
+        let rooms = wanted.filter(|(_, amount)| *amount > 0).map(|(id, amount)| {
+            let counter = &self.counters[*id as usize];
+            let left = u128::from(counter.total).saturating_sub(counter.used);
+            u32::try_from(left / u128::from(*amount)).unwrap_or(u32::MAX)
+        });
         rooms.min().unwrap_or(u32::MAX)
     }
 

@@ -73,10 +73,7 @@ impl<'a> ArrayView<'a> {
 impl Scheduler {
     /// Returns all submissions in order, to be restored in that order.
     pub fn arrays(&self) -> impl Iterator<Item = ArrayView<'_>> {
-        self.arrays.iter().map(|array| ArrayView {
-            scheduler: self,
-            array,
-        })
+        self.arrays.iter().map(|array| ArrayView { scheduler: self, array })
     }
 
     /// Adds a submission of the journal. It stands still until [`Scheduler::finish_restore`].
@@ -88,8 +85,7 @@ impl Scheduler {
         if self.arrays.last().is_some_and(|last| last.id >= array) {
             return Err(RestoreError::OutOfOrder(array));
         }
-        self.validate(&shape)
-            .map_err(|reason| RestoreError::Impossible { array, reason })?;
+        self.validate(&shape).map_err(|reason| RestoreError::Impossible { array, reason })?;
         self.add(array, shape);
         Ok(())
     }
@@ -108,17 +104,8 @@ impl Scheduler {
     /// # Errors
     ///
     /// If there are no such tasks.
-    pub fn restore_ends(
-        &mut self,
-        array: ArrayId,
-        first: u32,
-        last: u32,
-        end: End,
-    ) -> Result<(), RestoreError> {
-        let slot = self.restored(TaskId {
-            array,
-            element: last,
-        })?;
+    pub fn restore_ends(&mut self, array: ArrayId, first: u32, last: u32, end: End) -> Result<(), RestoreError> {
+        let slot = self.restored(TaskId { array, element: last })?;
         self.change(slot, |array| {
             for element in first..=last {
                 array.finish(element, end.clone());
@@ -158,11 +145,7 @@ impl Scheduler {
         self.restore_mark(task, Array::add_retry)
     }
 
-    fn restore_mark(
-        &mut self,
-        task: TaskId,
-        mark: impl FnOnce(&mut Array, u32),
-    ) -> Result<(), RestoreError> {
+    fn restore_mark(&mut self, task: TaskId, mark: impl FnOnce(&mut Array, u32)) -> Result<(), RestoreError> {
         let slot = self.restored(task)?;
         if !self.array(slot).cell(task.element).is_final() {
             self.change(slot, |array| mark(array, task.element));

@@ -80,14 +80,7 @@ impl Scheduler {
         self.spread(ripples, actions);
     }
 
-    fn requeue(
-        &mut self,
-        slot: u32,
-        element: u32,
-        run: RunId,
-        cause: RequeueCause,
-        actions: &mut Vec<Action>,
-    ) {
+    fn requeue(&mut self, slot: u32, element: u32, run: RunId, cause: RequeueCause, actions: &mut Vec<Action>) {
         self.change(slot, |array| array.requeue(element));
         let task = self.array(slot).task(element);
         actions.push(Action::Requeued { task, run, cause });
@@ -117,12 +110,7 @@ impl Scheduler {
     }
 
     /// Compares what a worker says it runs with what is expected there.
-    pub(super) fn reconcile(
-        &mut self,
-        worker: WorkerId,
-        reported: &[(TaskId, RunId)],
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn reconcile(&mut self, worker: WorkerId, reported: &[(TaskId, RunId)], actions: &mut Vec<Action>) {
         let listed: BTreeSet<(RunId, TaskId)> = reported.iter().map(|(t, r)| (*r, *t)).collect();
         let Some(entry) = self.fleet.get(worker) else {
             return;
@@ -156,12 +144,7 @@ impl Scheduler {
         };
         let array = self.array(slot);
         let adopt = array.unmet == 0 && array.cell(task.element) == Cell::IDLE;
-        let entry = Run {
-            task,
-            class: array.class,
-            started: true,
-            doomed: !adopt,
-        };
+        let entry = Run { task, class: array.class, started: true, doomed: !adopt };
         self.occupy(worker, run, entry);
         if adopt {
             self.change(slot, |array| array.start(task.element));

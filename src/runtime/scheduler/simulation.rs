@@ -52,19 +52,12 @@ impl World {
     fn feed(&mut self, event: Event) {
         let mut expected = self.oracle.apply(&event);
         let is_assign = |a: &Action| matches!(a, Action::Assign { .. });
-        let (assigned, mut others): (Vec<_>, Vec<_>) = self
-            .scheduler
-            .step(event.clone(), self.now)
-            .into_iter()
-            .partition(is_assign);
+        let (assigned, mut others): (Vec<_>, Vec<_>) =
+            self.scheduler.step(event.clone(), self.now).into_iter().partition(is_assign);
         for actions in [&mut expected, &mut others] {
             // Any failed dependency may be named as the cause; that it is one is checked later.
             for action in actions.iter_mut() {
-                if let Action::Ended {
-                    end: End::DependencyFailed(cause),
-                    task,
-                } = action
-                {
+                if let Action::Ended { end: End::DependencyFailed(cause), task } = action {
                     *cause = *task;
                 }
             }
@@ -76,20 +69,14 @@ impl World {
                 continue;
             };
             self.oracle.assign(worker, task, run, self.now);
-            let machine = self
-                .machines
-                .get_mut(&worker)
-                .expect("workers are machines");
+            let machine = self.machines.get_mut(&worker).expect("workers are machines");
             assert!(machine.connected);
             machine.runs.insert(run, (task, false));
             *self.starts.entry(task).or_default() += 1;
         }
         for action in others {
             if let Action::Kill { worker, run, .. } = action {
-                let machine = self
-                    .machines
-                    .get_mut(&worker)
-                    .expect("workers are machines");
+                let machine = self.machines.get_mut(&worker).expect("workers are machines");
                 if let Some((_, doomed)) = machine.runs.get_mut(&run) {
                     *doomed = true;
                 }
@@ -117,18 +104,12 @@ impl World {
     fn some_tasks(&mut self) -> Option<TaskRef> {
         let tasks: Vec<TaskId> = self.oracle.tasks.keys().copied().collect();
         let task = self.some(tasks)?;
-        Some(if self.rng.bool() {
-            TaskRef::Task(task)
-        } else {
-            TaskRef::Array(task.array)
-        })
+        Some(if self.rng.bool() { TaskRef::Task(task) } else { TaskRef::Array(task.array) })
     }
 
     fn submit(&mut self) {
         let after = match self.rng.u8(..3) {
-            0 => (0..self.rng.u8(1..3))
-                .filter_map(|_| self.some_tasks())
-                .collect(),
+            0 => (0..self.rng.u8(1..3)).filter_map(|_| self.some_tasks()).collect(),
             _ => Vec::new(),
         };
         let rng = &mut self.rng;
@@ -161,11 +142,7 @@ impl World {
         self.next_worker += 1;
         let rng = &mut self.rng;
         let ends_at = rng.bool().then(|| self.now + rng.u64(0..60_000));
-        let capacity = Capacity {
-            cores: rng.u32(1..9),
-            memory_bytes: rng.u64(1..16),
-            gpus: rng.u32(0..3),
-        };
+        let capacity = Capacity { cores: rng.u32(1..9), memory_bytes: rng.u64(1..16), gpus: rng.u32(0..3) };
         self.add_machine(id, capacity, ends_at);
     }
 
@@ -179,25 +156,14 @@ impl World {
             unreported: Vec::new(),
         };
         self.machines.insert(worker, machine);
-        self.feed(Event::WorkerJoined {
-            worker,
-            capacity,
-            ends_at,
-            running: Vec::new(),
-        });
+        self.feed(Event::WorkerJoined { worker, capacity, ends_at, running: Vec::new() });
     }
 
     /// A connection comes (back): the hello lists what runs and what ended unreported.
     fn reconnect(&mut self, worker: WorkerId) {
-        let machine = self
-            .machines
-            .get_mut(&worker)
-            .expect("picked from the machines");
+        let machine = self.machines.get_mut(&worker).expect("picked from the machines");
         machine.connected = true;
-        let ended = machine
-            .unreported
-            .iter()
-            .map(|(task, run, _)| (*task, *run));
+        let ended = machine.unreported.iter().map(|(task, run, _)| (*task, *run));
         let running = machine.runs.iter().map(|(run, (task, _))| (*task, *run));
         let event = Event::WorkerJoined {
             worker,
@@ -211,53 +177,30 @@ impl World {
             self.feed(Event::WorkerDrains { worker });
         }
         for (task, run, outcome) in reports {
-            self.feed(Event::RunEnded {
-                worker,
-                task,
-                run,
-                outcome,
-            });
+            self.feed(Event::RunEnded { worker, task, run, outcome });
         }
     }
 
     fn end_run(&mut self, reliable: bool) {
-        let runs = self
-            .machines
-            .iter()
-            .flat_map(|(w, m)| m.runs.keys().map(move |r| (*w, *r)));
+        let runs = self.machines.iter().flat_map(|(w, m)| m.runs.keys().map(move |r| (*w, *r)));
         let runs: Vec<(WorkerId, RunId)> = runs.collect();
         let Some((worker, run)) = self.some(runs) else {
             return;
         };
-        let machine = self
-            .machines
-            .get_mut(&worker)
-            .expect("picked from the machines");
+        let machine = self.machines.get_mut(&worker).expect("picked from the machines");
         let (task, doomed) = machine.runs.remove(&run).expect("picked from its runs");
         let outcome = match self.rng.u8(..10) {
             _ if doomed && self.rng.bool() => Outcome::Killed,
             0 if !reliable => Outcome::Failed { code: 1 },
-            1 if !reliable => Outcome::Signalled {
-                signal: self.rng.i32(1..20),
-            },
+            1 if !reliable => Outcome::Signalled { signal: self.rng.i32(1..20) },
             2 if !reliable => Outcome::Interrupted,
             _ => Outcome::Finished,
         };
         if machine.connected {
-            self.feed(Event::RunEnded {
-                worker,
-                task,
-                run,
-                outcome: outcome.clone(),
-            });
+            self.feed(Event::RunEnded { worker, task, run, outcome: outcome.clone() });
             // Said twice.
             if self.rng.u8(..8) == 0 {
-                self.feed(Event::RunEnded {
-                    worker,
-                    task,
-                    run,
-                    outcome,
-                });
+                self.feed(Event::RunEnded { worker, task, run, outcome });
             }
         } else {
             machine.unreported.push((task, run, outcome));
@@ -270,11 +213,7 @@ impl World {
         let mut next = restored(&self.scheduler, self.epoch);
         next.check_invariants();
         next.apply(Event::Hold(true), self.now, &mut Vec::new());
-        next.apply(
-            Event::Counters(self.oracle.counters.clone()),
-            self.now,
-            &mut Vec::new(),
-        );
+        next.apply(Event::Counters(self.oracle.counters.clone()), self.now, &mut Vec::new());
         self.scheduler = next;
         self.oracle.hosts.clear();
         self.oracle.held = true;
@@ -351,11 +290,7 @@ impl World {
         for worker in self.machines.keys().copied().collect::<Vec<_>>() {
             self.reconnect(worker);
         }
-        let capacity = Capacity {
-            cores: 8,
-            memory_bytes: 16,
-            gpus: 2,
-        };
+        let capacity = Capacity { cores: 8, memory_bytes: 16, gpus: 2 };
         self.add_machine(WorkerId(self.next_worker), capacity, None);
         let mut watched: Vec<TaskId> = self.oracle.tasks.keys().copied().collect();
         for round in 0..3_000 {
@@ -406,8 +341,7 @@ pub(super) fn restored(from: &Scheduler, epoch: u32) -> Scheduler {
         }
         for (element, retries) in view.retries() {
             for _ in 0..retries {
-                next.restore_retry(TaskId { array, element })
-                    .expect("known");
+                next.restore_retry(TaskId { array, element }).expect("known");
             }
         }
     }
@@ -419,10 +353,7 @@ pub(super) fn restored(from: &Scheduler, epoch: u32) -> Scheduler {
 
 struct PrintSeed(u64);
 impl Drop for PrintSeed {
-    #[expect(
-        clippy::print_stderr,
-        reason = "the one place where a failed test says its seed"
-    )]
+    #[expect(clippy::print_stderr, reason = "the one place where a failed test says its seed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("failed with SEED={}", self.0);

@@ -49,11 +49,7 @@ impl Scheduler {
             let slot = slot.ok_or(SubmitError::UnknownArray(array))?;
             let count = self.array(slot).count;
             if element >= count {
-                return Err(SubmitError::UnknownElement {
-                    array,
-                    element,
-                    count,
-                });
+                return Err(SubmitError::UnknownElement { array, element, count });
             }
         }
         Ok(())
@@ -70,14 +66,8 @@ impl Scheduler {
     }
 
     pub(super) fn submit(&mut self, id: ArrayId, shape: Shape, actions: &mut Vec<Action>) {
-        assert!(
-            self.validate(&shape).is_ok(),
-            "submission {id} was not validated"
-        );
-        assert!(
-            self.arrays.last().is_none_or(|last| last.id < id),
-            "submission {id} is out of order"
-        );
+        assert!(self.validate(&shape).is_ok(), "submission {id} was not validated");
+        assert!(self.arrays.last().is_none_or(|last| last.id < id), "submission {id} is out of order");
         let slot = self.add(id, shape);
         let mut ripples = Ripples::new();
         if let Some(cause) = self.link(slot) {
@@ -181,20 +171,10 @@ impl Scheduler {
 
     /// Gives a task its final state. Those that wait for it are served by [`Scheduler::spread`] if
     /// it did not finish with success, and at once if it did.
-    pub(super) fn end(
-        &mut self,
-        slot: u32,
-        element: u32,
-        end: End,
-        actions: &mut Vec<Action>,
-        ripples: &mut Ripples,
-    ) {
+    pub(super) fn end(&mut self, slot: u32, element: u32, end: End, actions: &mut Vec<Action>, ripples: &mut Ripples) {
         let task = self.array(slot).task(element);
         let finished = end == End::Finished;
-        actions.push(Action::Ended {
-            task,
-            end: end.clone(),
-        });
+        actions.push(Action::Ended { task, end: end.clone() });
         self.change(slot, |array| array.finish(element, end));
         if self.array(slot).dependents().is_none() {
             return;
@@ -239,25 +219,13 @@ impl Scheduler {
     }
 
     /// Ends the idle elements of an array whose dependency has failed.
-    pub(super) fn end_idle(
-        &mut self,
-        slot: u32,
-        cause: TaskId,
-        actions: &mut Vec<Action>,
-        ripples: &mut Ripples,
-    ) {
+    pub(super) fn end_idle(&mut self, slot: u32, cause: TaskId, actions: &mut Vec<Action>, ripples: &mut Ripples) {
         for element in 0..self.array(slot).count {
             if self.array(slot).tally().idle == 0 {
                 return;
             }
             if self.array(slot).cell(element) == Cell::IDLE {
-                self.end(
-                    slot,
-                    element,
-                    End::DependencyFailed(cause),
-                    actions,
-                    ripples,
-                );
+                self.end(slot, element, End::DependencyFailed(cause), actions, ripples);
             }
         }
     }
@@ -325,13 +293,7 @@ impl Scheduler {
         }
     }
 
-    fn revive(
-        &mut self,
-        slot: u32,
-        element: u32,
-        actions: &mut Vec<Action>,
-        ripples: &mut Ripples,
-    ) {
+    fn revive(&mut self, slot: u32, element: u32, actions: &mut Vec<Action>, ripples: &mut Ripples) {
         let task = self.array(slot).task(element);
         self.change(slot, |array| array.revive(element));
         actions.push(Action::Revived { task });
@@ -341,12 +303,7 @@ impl Scheduler {
     }
 
     /// Revives what ended because of a dependency, unless one is failed still.
-    pub(super) fn revive_dependents(
-        &mut self,
-        slot: u32,
-        actions: &mut Vec<Action>,
-        ripples: &mut Ripples,
-    ) {
+    pub(super) fn revive_dependents(&mut self, slot: u32, actions: &mut Vec<Action>, ripples: &mut Ripples) {
         let array = self.array(slot);
         let failed = |d: &TaskRef| matches!(self.standing(*d), Standing::Failed(_));
         if array.tally().cancelled == 0 || array.after.iter().any(failed) {

@@ -29,24 +29,12 @@ impl Bench {
         actions
     }
     fn join(&mut self, worker: u32, cores: u32, running: &[(TaskId, RunId)]) -> Vec<Action> {
-        let capacity = Capacity {
-            cores,
-            memory_bytes: 64_000_000_000,
-            gpus: 0,
-        };
-        self.step(Event::WorkerJoined {
-            worker: WorkerId(worker),
-            capacity,
-            ends_at: None,
-            running: running.to_vec(),
-        })
+        let capacity = Capacity { cores, memory_bytes: 64_000_000_000, gpus: 0 };
+        self.step(Event::WorkerJoined { worker: WorkerId(worker), capacity, ends_at: None, running: running.to_vec() })
     }
     fn submit(&mut self, array: u32, shape: Shape) -> Vec<Action> {
         self.scheduler.validate(&shape).expect("a sound shape");
-        self.step(Event::Submit {
-            array: ArrayId(array),
-            shape,
-        })
+        self.step(Event::Submit { array: ArrayId(array), shape })
     }
     fn place_of(&self, task: TaskId) -> (WorkerId, RunId) {
         match self.scheduler.state(task) {
@@ -56,12 +44,7 @@ impl Bench {
     }
     fn end(&mut self, task: TaskId, outcome: Outcome) -> Vec<Action> {
         let (worker, run) = self.place_of(task);
-        self.step(Event::RunEnded {
-            worker,
-            task,
-            run,
-            outcome,
-        })
+        self.step(Event::RunEnded { worker, task, run, outcome })
     }
     fn ended(&self, task: TaskId) -> Option<End> {
         match self.scheduler.state(task)? {
@@ -70,41 +53,25 @@ impl Bench {
         }
     }
     fn running(&self, array: u32) -> Vec<u32> {
-        let tasks = self
-            .scheduler
-            .tasks(ArrayId(array), 0, 100, Some(Kind::Running));
+        let tasks = self.scheduler.tasks(ArrayId(array), 0, 100, Some(Kind::Running));
         tasks.map(|(task, _)| task.element).collect()
     }
     fn explain(&self, task: TaskId) -> String {
-        self.scheduler
-            .explain_ready(task, self.now)
-            .unwrap_or_default()
+        self.scheduler.explain_ready(task, self.now).unwrap_or_default()
     }
 }
 
 fn task(array: u32, element: u32) -> TaskId {
-    TaskId {
-        array: ArrayId(array),
-        element,
-    }
+    TaskId { array: ArrayId(array), element }
 }
 fn cores(cores: u32) -> Shape {
-    Shape {
-        request: Request {
-            cores,
-            ..Request::default()
-        },
-        ..single()
-    }
+    Shape { request: Request { cores, ..Request::default() }, ..single() }
 }
 fn many(count: u32) -> Shape {
     Shape { count, ..single() }
 }
 fn after(array: u32) -> Shape {
-    Shape {
-        after: vec![TaskRef::Array(ArrayId(array))],
-        ..single()
-    }
+    Shape { after: vec![TaskRef::Array(ArrayId(array))], ..single() }
 }
 fn assigned(actions: &[Action]) -> Vec<(u32, TaskId)> {
     let assigns = actions.iter().filter_map(|action| match action {
@@ -117,20 +84,11 @@ fn assigned(actions: &[Action]) -> Vec<(u32, TaskId)> {
 #[test]
 fn elements_go_in_order_and_requeued_ones_first() {
     let mut bench = Bench::new(&[2]);
-    let first = bench.submit(
-        1,
-        Shape {
-            retries: 1,
-            ..many(4)
-        },
-    );
+    let first = bench.submit(1, Shape { retries: 1, ..many(4) });
     assert_eq!(assigned(&first), [(1, task(1, 0)), (1, task(1, 1))]);
     let retried = bench.end(task(1, 0), FAILED);
     assert_eq!(assigned(&retried), [(1, task(1, 0))]);
-    assert_eq!(
-        assigned(&bench.end(task(1, 1), Finished)),
-        [(1, task(1, 2))]
-    );
+    assert_eq!(assigned(&bench.end(task(1, 1), Finished)), [(1, task(1, 2))]);
     bench.end(task(1, 0), FAILED);
     assert_eq!(bench.ended(task(1, 0)), Some(End::Failed(FAILED)));
 }
@@ -140,17 +98,8 @@ fn larger_priority_first_then_earlier_submission() {
     let mut bench = Bench::new(&[]);
     bench.submit(1, single());
     bench.submit(2, cores(2));
-    bench.submit(
-        3,
-        Shape {
-            priority: 1,
-            ..single()
-        },
-    );
-    let order: Vec<TaskId> = assigned(&bench.join(1, 4, &[]))
-        .iter()
-        .map(|(_, t)| *t)
-        .collect();
+    bench.submit(3, Shape { priority: 1, ..single() });
+    let order: Vec<TaskId> = assigned(&bench.join(1, 4, &[])).iter().map(|(_, t)| *t).collect();
     assert_eq!(order, [task(3, 0), task(1, 0), task(2, 0)]);
 }
 
@@ -166,13 +115,7 @@ fn fills_workers_with_tasks_before_empty_ones() {
 #[test]
 fn an_array_bound_holds_and_lets_others_pass() {
     let mut bench = Bench::new(&[8]);
-    bench.submit(
-        1,
-        Shape {
-            at_most: Some(2),
-            ..many(5)
-        },
-    );
+    bench.submit(1, Shape { at_most: Some(2), ..many(5) });
     bench.submit(2, single());
     assert_eq!((bench.running(1), bench.running(2)), (vec![0, 1], vec![0]));
     assert_eq!(bench.explain(task(1, 4)), "at most 2 of these run at once");
@@ -185,16 +128,8 @@ fn waits_for_dependencies_and_ends_with_them() {
     let mut bench = Bench::new(&[1]);
     bench.submit(1, many(2));
     bench.submit(2, after(1));
-    bench.submit(
-        3,
-        Shape {
-            after: vec![TaskRef::Task(task(1, 0)), TaskRef::Task(task(2, 0))],
-            ..single()
-        },
-    );
-    let waiting = TaskState::Waiting {
-        on: TaskRef::Array(ArrayId(1)),
-    };
+    bench.submit(3, Shape { after: vec![TaskRef::Task(task(1, 0)), TaskRef::Task(task(2, 0))], ..single() });
+    let waiting = TaskState::Waiting { on: TaskRef::Array(ArrayId(1)) };
     assert_eq!(bench.scheduler.state(task(2, 0)), Some(waiting));
     bench.end(task(1, 0), Finished);
     let actions = bench.end(task(1, 1), FAILED);
@@ -207,14 +142,8 @@ fn waits_for_dependencies_and_ends_with_them() {
     assert_eq!(actions, expected);
     // Settled at once: what is submitted later ends the same way, or runs.
     bench.submit(4, after(2));
-    assert_eq!(
-        bench.ended(task(4, 0)),
-        Some(End::DependencyFailed(task(2, 0)))
-    );
-    let shape = Shape {
-        after: vec![TaskRef::Task(task(1, 0))],
-        ..single()
-    };
+    assert_eq!(bench.ended(task(4, 0)), Some(End::DependencyFailed(task(2, 0))));
+    let shape = Shape { after: vec![TaskRef::Task(task(1, 0))], ..single() };
     assert_eq!(assigned(&bench.submit(5, shape)), [(1, task(5, 0))]);
 }
 
@@ -227,14 +156,10 @@ fn retry_revives_what_failed_and_what_ended_because_of_it() {
     bench.end(task(1, 0), FAILED);
     bench.end(task(1, 1), FAILED);
     // One dependency is failed still: no one else is revived.
-    let one = bench.step(Event::Retry {
-        tasks: vec![TaskRef::Task(task(1, 0))],
-    });
+    let one = bench.step(Event::Retry { tasks: vec![TaskRef::Task(task(1, 0))] });
     assert_eq!(one[0], Action::Revived { task: task(1, 0) });
     assert!(bench.ended(task(2, 0)).is_some());
-    bench.step(Event::Retry {
-        tasks: vec![TaskRef::Array(ArrayId(1))],
-    });
+    bench.step(Event::Retry { tasks: vec![TaskRef::Array(ArrayId(1))] });
     assert_eq!(bench.scheduler.totals().waiting, 2);
     for done in [task(1, 0), task(1, 1), task(2, 0), task(3, 0)] {
         bench.end(done, Finished);
@@ -249,31 +174,11 @@ fn a_cancelled_run_keeps_its_place_until_it_ends_and_stays_cancelled() {
     bench.submit(1, single());
     bench.submit(2, single());
     let (worker, run) = bench.place_of(task(1, 0));
-    let actions = bench.step(Event::Cancel {
-        tasks: vec![TaskRef::Array(ArrayId(1))],
-    });
-    let ended = Action::Ended {
-        task: task(1, 0),
-        end: End::Cancelled,
-    };
-    assert_eq!(
-        actions,
-        [
-            ended,
-            Action::Kill {
-                worker,
-                task: task(1, 0),
-                run
-            }
-        ]
-    );
+    let actions = bench.step(Event::Cancel { tasks: vec![TaskRef::Array(ArrayId(1))] });
+    let ended = Action::Ended { task: task(1, 0), end: End::Cancelled };
+    assert_eq!(actions, [ended, Action::Kill { worker, task: task(1, 0), run }]);
     assert!(!bench.scheduler.is_idle());
-    let freed = bench.step(Event::RunEnded {
-        worker,
-        task: task(1, 0),
-        run,
-        outcome: Finished,
-    });
+    let freed = bench.step(Event::RunEnded { worker, task: task(1, 0), run, outcome: Finished });
     assert_eq!(assigned(&freed), [(1, task(2, 0))]);
     assert_eq!(bench.ended(task(1, 0)), Some(End::Cancelled));
     // Nobody remembers having asked for this kill.
@@ -296,27 +201,13 @@ fn the_third_lost_worker_that_counts_is_poison() {
     let mut bench = Bench::new(&[1]);
     bench.submit(1, single());
     for (worker, counts) in [(1, true), (2, false), (3, true)] {
-        let lost = bench.step(Event::WorkerLost {
-            worker: WorkerId(worker),
-            counts,
-        });
-        assert!(matches!(
-            lost[0],
-            Action::Requeued {
-                cause: RequeueCause::WorkerLost,
-                ..
-            }
-        ));
+        let lost = bench.step(Event::WorkerLost { worker: WorkerId(worker), counts });
+        assert!(matches!(lost[0], Action::Requeued { cause: RequeueCause::WorkerLost, .. }));
         bench.join(worker + 1, 1, &[]);
     }
-    bench.step(Event::WorkerLost {
-        worker: WorkerId(4),
-        counts: true,
-    });
+    bench.step(Event::WorkerLost { worker: WorkerId(4), counts: true });
     assert_eq!(bench.ended(task(1, 0)), Some(End::Poisonous));
-    bench.step(Event::Retry {
-        tasks: vec![TaskRef::Task(task(1, 0))],
-    });
+    bench.step(Event::Retry { tasks: vec![TaskRef::Task(task(1, 0))] });
     bench.join(5, 1, &[]);
     bench.end(task(1, 0), Interrupted);
     bench.end(task(1, 0), Finished);
@@ -326,21 +217,14 @@ fn the_third_lost_worker_that_counts_is_poison() {
 #[test]
 fn draining_and_silent_workers_and_a_hold_get_nothing() {
     let mut bench = Bench::new(&[1, 1]);
-    bench.step(Event::WorkerDrains {
-        worker: WorkerId(1),
-    });
-    bench.step(Event::WorkerSilent {
-        worker: WorkerId(2),
-    });
+    bench.step(Event::WorkerDrains { worker: WorkerId(1) });
+    bench.step(Event::WorkerSilent { worker: WorkerId(2) });
     bench.submit(1, many(2));
     assert_eq!(bench.explain(task(1, 0)), "no worker is up");
     bench.step(Event::Hold(true));
     bench.join(2, 1, &[]);
-    assert_eq!(bench.running(1), []);
-    assert_eq!(
-        bench.explain(task(1, 0)),
-        "nothing starts until the workers are back"
-    );
+    assert!(bench.running(1).is_empty());
+    assert_eq!(bench.explain(task(1, 0)), "nothing starts until the workers are back");
     bench.step(Event::Hold(false));
     assert_eq!(bench.running(1), [0]);
     // A worker that drains does so for good.
@@ -374,13 +258,7 @@ fn a_counter_is_kept_for_who_waits_for_it() {
     let mut bench = Bench::new(&[16]);
     let wants = |n| {
         let counters = BTreeMap::from([("lic".to_owned(), n)]);
-        Shape {
-            request: Request {
-                counters,
-                ..Request::default()
-            },
-            ..single()
-        }
+        Shape { request: Request { counters, ..Request::default() }, ..single() }
     };
     bench.step(Event::Counters(BTreeMap::from([("lic".to_owned(), 2)])));
     bench.submit(1, wants(1));
@@ -401,28 +279,11 @@ fn a_counter_is_kept_for_who_waits_for_it() {
 fn walltime_must_suffice() {
     let mut bench = Bench::new(&[1]);
     let hours = 3_600_000;
-    let ends_at = |bench: &mut Bench, ends_at| {
-        bench.step(Event::WorkerEndsAt {
-            worker: WorkerId(1),
-            ends_at,
-        })
-    };
+    let ends_at = |bench: &mut Bench, ends_at| bench.step(Event::WorkerEndsAt { worker: WorkerId(1), ends_at });
     ends_at(&mut bench, Some(40 * 60_000));
-    bench.submit(
-        1,
-        Shape {
-            time_request: Some(2 * hours),
-            ..single()
-        },
-    );
-    assert_eq!(
-        bench.explain(task(1, 0)),
-        "needs 2 h; the longest worker has 40 min left"
-    );
-    assert_eq!(
-        assigned(&ends_at(&mut bench, Some(2 * hours))),
-        [(1, task(1, 0))]
-    );
+    bench.submit(1, Shape { time_request: Some(2 * hours), ..single() });
+    assert_eq!(bench.explain(task(1, 0)), "needs 2 h; the longest worker has 40 min left");
+    assert_eq!(assigned(&ends_at(&mut bench, Some(2 * hours))), [(1, task(1, 0))]);
     bench.end(task(1, 0), Finished);
     bench.now = 2 * hours;
     bench.submit(2, single());
@@ -433,39 +294,16 @@ fn walltime_must_suffice() {
 fn says_why_a_task_can_never_run() {
     let mut bench = Bench::new(&[24]);
     let counters = BTreeMap::from([("lic".to_owned(), 5)]);
-    let request = |cores, memory_bytes, gpus| Request {
-        cores,
-        memory_bytes,
-        gpus,
-        ..Request::default()
-    };
+    let request = |cores, memory_bytes, gpus| Request { cores, memory_bytes, gpus, ..Request::default() };
     let requests = [
-        (
-            request(64, 0, 0),
-            "needs 64 cores; the largest worker has 24",
-        ),
-        (
-            request(1, 99_500_000_000, 0),
-            "needs 99.5 GB of memory; the largest worker has 64 GB",
-        ),
+        (request(64, 0, 0), "needs 64 cores; the largest worker has 24"),
+        (request(1, 99_500_000_000, 0), "needs 99.5 GB of memory; the largest worker has 64 GB"),
         (request(1, 0, 2), "needs 2 GPUs; the largest worker has 0"),
-        (
-            Request {
-                counters,
-                ..request(1, 0, 0)
-            },
-            "counter lic: 5 wanted, the cluster has 2",
-        ),
+        (Request { counters, ..request(1, 0, 0) }, "counter lic: 5 wanted, the cluster has 2"),
     ];
     bench.step(Event::Counters(BTreeMap::from([("lic".to_owned(), 2)])));
     for (array, (request, sentence)) in (1..).zip(requests) {
-        bench.submit(
-            array,
-            Shape {
-                request,
-                ..single()
-            },
-        );
+        bench.submit(array, Shape { request, ..single() });
         assert_eq!(bench.explain(task(array, 0)), sentence);
     }
     bench.submit(9, many(30));

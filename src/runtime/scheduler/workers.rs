@@ -54,11 +54,7 @@ impl Worker {
         let memory = u128::from(self.capacity.memory_bytes).saturating_sub(self.used_memory);
         let gpus = u64::from(self.capacity.gpus).saturating_sub(self.used_gpus);
         // What is left of a capacity fits the capacity's type.
-        Capacity {
-            cores: cores as u32,
-            memory_bytes: memory as u64,
-            gpus: gpus as u32,
-        }
+        Capacity { cores: cores as u32, memory_bytes: memory as u64, gpus: gpus as u32 }
     }
     /// Returns the milliseconds left; `None` = no limit.
     pub(super) fn time_left(&self, now: Millis) -> Option<Millis> {
@@ -232,12 +228,7 @@ impl Fleet {
     }
 
     /// Returns the first worker in filling order that fits a class, but for `except`.
-    pub(super) fn find(
-        &self,
-        class: &Class,
-        except: Option<WorkerId>,
-        now: Millis,
-    ) -> Option<WorkerId> {
+    pub(super) fn find(&self, class: &Class, except: Option<WorkerId>, now: Millis) -> Option<WorkerId> {
         let from = |empty| (empty, class.request.cores, WorkerId(0));
         let to = |empty| (empty, u32::MAX, WorkerId(u32::MAX));
         let busy = self.index.range(from(false)..=to(false));
@@ -254,9 +245,7 @@ impl Fleet {
         except: Option<WorkerId>,
         now: Millis,
     ) -> Option<WorkerId> {
-        let fitting = candidates
-            .iter()
-            .filter(|id| self.fits(**id, class, except, now));
+        let fitting = candidates.iter().filter(|id| self.fits(**id, class, except, now));
         let fills = fitting.filter_map(|id| self.workers.get(id)?.indexed);
         fills.min().map(|(_, _, id)| id)
     }
@@ -276,10 +265,7 @@ impl Fleet {
             let cores: u64 = requests.iter().map(|r| u64::from(r.cores)).sum();
             let memory: u128 = requests.iter().map(|r| u128::from(r.memory_bytes)).sum();
             let gpus: u64 = requests.iter().map(|r| u64::from(r.gpus)).sum();
-            assert_eq!(
-                (cores, memory, gpus),
-                (worker.used_cores, worker.used_memory, worker.used_gpus)
-            );
+            assert_eq!((cores, memory, gpus), (worker.used_cores, worker.used_memory, worker.used_gpus));
             assert_eq!(worker.touched, self.touched.contains(id));
             if !worker.touched {
                 assert_eq!(worker.indexed, worker.fill(*id));

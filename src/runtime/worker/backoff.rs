@@ -21,10 +21,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// The first attempt is under way already.
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            random: fastrand::Rng::with_seed(seed),
-            attempts: 1,
-        }
+        Self { random: fastrand::Rng::with_seed(seed), attempts: 1 }
     }
 
     /// A connection ended that had lasted this long.

@@ -13,36 +13,23 @@ use std::time::Duration;
 /// appears or ends meanwhile may be missing: callers look again after the next child signal.
 pub(super) fn children() -> Vec<i32> {
     // Not every kernel has the `children` files (CONFIG_PROC_CHILDREN).
-    if fs::exists("/proc/thread-self/children").unwrap_or(false) {
-        children_by_thread()
-    } else {
-        children_by_parent()
-    }
+    if fs::exists("/proc/thread-self/children").unwrap_or(false) { children_by_thread() } else { children_by_parent() }
 }
 
 fn numbers_in(folder: &str) -> impl Iterator<Item = i32> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 fn children_by_thread() -> Vec<i32> {
     numbers_in("/proc/self/task")
         .filter_map(|thread| fs::read_to_string(format!("/proc/self/task/{thread}/children")).ok())
-        .flat_map(|text| {
-            text.split_ascii_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<i32>>()
-        })
+        .flat_map(|text| text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
         .collect()
 }
 
 fn children_by_parent() -> Vec<i32> {
     let me = std::process::id();
-    numbers_in("/proc")
-        .filter(|pid| parent_of(*pid) == Some(me))
-        .collect()
+    numbers_in("/proc").filter(|pid| parent_of(*pid) == Some(me)).collect()
 }
 
 fn parent_of(pid: i32) -> Option<u32> {
@@ -65,9 +52,7 @@ pub(super) fn run_of(pid: i32) -> Option<RunId> {
         std::thread::sleep(Duration::from_micros(100));
     }
     environment.split(|&byte| byte == 0).find_map(|variable| {
-        let value = variable
-            .strip_prefix(RUN_VARIABLE.as_bytes())?
-            .strip_prefix(b"=")?;
+        let value = variable.strip_prefix(RUN_VARIABLE.as_bytes())?.strip_prefix(b"=")?;
         str::from_utf8(value).ok()?.parse().ok().map(RunId)
     })
 }
@@ -78,11 +63,7 @@ mod tests {
 
     #[test]
     fn both_ways_find_a_child_and_its_run() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .env(RUN_VARIABLE, "77")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").env(RUN_VARIABLE, "77").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         assert!(children().contains(&pid));
         assert!(children_by_parent().contains(&pid));

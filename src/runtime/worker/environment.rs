@@ -25,22 +25,12 @@ impl Base {
     pub(super) fn new(worker: Variables, cluster_name: String, job: Option<JobName>) -> Self {
         let mut inherited = worker;
         inherited.retain(|name, _| !name.starts_with(b"DCLUSTER_"));
-        Self {
-            inherited,
-            cluster_name,
-            job,
-        }
+        Self { inherited, cluster_name, job }
     }
 
     /// Returns the environment of one run. `gpus`: the GPUs it got; `None` on a worker that has none, where
     /// the variable is left as it is.
-    pub(super) fn of_task(
-        &self,
-        body: &Body,
-        label: &Label,
-        run: RunId,
-        gpus: Option<&[String]>,
-    ) -> Variables {
+    pub(super) fn of_task(&self, body: &Body, label: &Label, run: RunId, gpus: Option<&[String]>) -> Variables {
         let mut variables = self.inherited.clone();
         if let Some(gpus) = gpus {
             // Also when it got none: a task must not compute on a GPU that belongs to another.
@@ -48,9 +38,7 @@ impl Base {
         }
         variables.extend(body.env.iter().map(|(k, v)| (k.clone(), v.clone())));
         let cores = body.request.cores.to_string();
-        variables
-            .entry("OMP_NUM_THREADS".into())
-            .or_insert_with(|| cores.as_str().into());
+        variables.entry("OMP_NUM_THREADS".into()).or_insert_with(|| cores.as_str().into());
 
         let mut set = |name: &str, value: String| variables.insert(name.into(), value.into());
         set("DCLUSTER_CLUSTER", self.cluster_name.clone());

@@ -121,8 +121,7 @@ impl Executor {
         let argv = match &body.command {
             Command::Argv(words) => Cow::Borrowed(words),
             Command::Template(template) => Cow::Owned(
-                (self.render)(template, input, task.element)
-                    .map_err(|message| StartError::Template { message })?,
+                (self.render)(template, input, task.element).map_err(|message| StartError::Template { message })?,
             ),
         };
         let label = Label::new(task, body);
@@ -144,17 +143,7 @@ impl Executor {
         }
         let process = i32::try_from(pid).expect("Linux process ids are below 2^22");
         self.by_pid.insert(process, run);
-        self.running.insert(
-            run,
-            Running {
-                task,
-                pid: process,
-                started_at: now,
-                cause: None,
-                gpus,
-                places,
-            },
-        );
+        self.running.insert(run, Running { task, pid: process, started_at: now, cause: None, gpus, places });
         if let Some(limit) = launch::time_limit(body) {
             self.deadlines.set(run, now.saturating_add(limit));
         }
@@ -214,10 +203,7 @@ impl Executor {
         if reaped {
             self.kill_leftovers();
         }
-        ended
-            .into_iter()
-            .map(|(run, running, child)| self.report(run, running, &child, now))
-            .collect()
+        ended.into_iter().map(|(run, running, child)| self.report(run, running, &child, now)).collect()
     }
 
     /// Returns the runs in progress.
@@ -252,12 +238,7 @@ impl Executor {
     }
 
     fn choose_gpus(&self, wanted: u32) -> Result<Vec<String>, StartError> {
-        let chosen: Vec<String> = self
-            .free_gpus
-            .iter()
-            .take(wanted as usize)
-            .cloned()
-            .collect();
+        let chosen: Vec<String> = self.free_gpus.iter().take(wanted as usize).cloned().collect();
         if chosen.len() < wanted as usize {
             let free = chosen.len();
             return Err(StartError::NoGpu { wanted, free });
@@ -313,13 +294,7 @@ impl Executor {
         }
     }
 
-    fn report(
-        &mut self,
-        run: RunId,
-        running: Running,
-        child: &sys::EndedChild,
-        now: Millis,
-    ) -> EndReport {
+    fn report(&mut self, run: RunId, running: Running, child: &sys::EndedChild, now: Millis) -> EndReport {
         running.places.remove_empty();
         self.free_gpus.extend(running.gpus);
         EndReport {
@@ -342,9 +317,7 @@ fn outcome(status: ExitStatus, cause: Option<Cause>) -> Outcome {
         (_, Some(0)) => Outcome::Finished,
         (Some(Cause::Interrupted), _) => Outcome::Interrupted,
         (None, Some(code)) => Outcome::Failed { code },
-        (None, None) => Outcome::Signalled {
-            signal: status.signal().unwrap_or(0),
-        },
+        (None, None) => Outcome::Signalled { signal: status.signal().unwrap_or(0) },
     }
 }
 

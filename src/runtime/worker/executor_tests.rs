@@ -30,11 +30,7 @@ fn alone<F: FnOnce()>(test: F) {
         .output()
         .unwrap();
     let text = output.stdout.to_str_lossy();
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        output.stderr.as_bstr()
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{}", output.stderr.as_bstr());
 }
 
 struct Bed {
@@ -52,9 +48,8 @@ impl Bed {
     fn with_gpus(gpus: &[&str]) -> Self {
         umask_of_worker();
         let folder = tempfile::tempdir().unwrap();
-        let mut environment: BTreeMap<BString, BString> = std::env::vars_os()
-            .map(|(name, value)| (name.as_bytes().into(), value.as_bytes().into()))
-            .collect();
+        let mut environment: BTreeMap<BString, BString> =
+            std::env::vars_os().map(|(name, value)| (name.as_bytes().into(), value.as_bytes().into())).collect();
         environment.insert("DCLUSTER_SECRET".into(), "x".into());
         environment.insert("INHERITED".into(), "\u{fc}".into());
         environment.remove(b"OMP_NUM_THREADS".as_bstr());
@@ -69,26 +64,13 @@ impl Bed {
                 b"bad" => Err("bad template".to_owned()),
                 _ => {
                     let number = element.to_string();
-                    let words = [
-                        b"echo".as_bstr(),
-                        template.as_bstr(),
-                        number.as_bytes().as_bstr(),
-                    ];
-                    Ok(words
-                        .into_iter()
-                        .map(BString::from)
-                        .chain(input.iter().cloned())
-                        .collect())
+                    let words = [b"echo".as_bstr(), template.as_bstr(), number.as_bytes().as_bstr()];
+                    Ok(words.into_iter().map(BString::from).chain(input.iter().cloned()).collect())
                 }
             },
         })
         .unwrap();
-        Self {
-            folder,
-            executor,
-            next_run: RunId::first(1),
-            now: 0,
-        }
+        Self { folder, executor, next_run: RunId::first(1), now: 0 }
     }
 
     fn body(&self, words: &[&str]) -> Body {
@@ -118,14 +100,9 @@ impl Bed {
     fn try_start(&mut self, element: u32, body: Body) -> Result<(RunId, u32), StartError> {
         self.next_run = self.next_run.next();
         let run = self.next_run;
-        let task = TaskId {
-            array: ArrayId(3),
-            element,
-        };
+        let task = TaskId { array: ArrayId(3), element };
         let input = [BString::from("in 1")];
-        let pid = self
-            .executor
-            .start(task, run, &Arc::new(body), &input, self.now)?;
+        let pid = self.executor.start(task, run, &Arc::new(body), &input, self.now)?;
         Ok((run, pid))
     }
 
@@ -153,9 +130,7 @@ impl Bed {
 
     fn refusal(&mut self, body: Body) -> String {
         match Outcome::from(self.try_start(0, body).unwrap_err()) {
-            Outcome::NotStarted { error } => {
-                error.replace(self.folder.path().to_str().unwrap(), "[bed]")
-            }
+            Outcome::NotStarted { error } => error.replace(self.folder.path().to_str().unwrap(), "[bed]"),
             other => panic!("{other:?}"),
         }
     }
@@ -175,9 +150,7 @@ impl Bed {
 
     fn wait_for_text(&mut self, name: &str) -> String {
         let path = self.path(name);
-        self.until(name, |_| {
-            fs::read(&path).is_ok_and(|text| text.ends_with(b"\n"))
-        });
+        self.until(name, |_| fs::read(&path).is_ok_and(|text| text.ends_with(b"\n")));
         self.read(name)
     }
 
@@ -346,11 +319,7 @@ fn many_at_once_each_with_its_own_usage() {
             if element == 8 {
                 body = bed.shell("dd if=/dev/zero of=/dev/null bs=64M count=1 2>&-; exit 8");
             }
-            body.indexes = Indexes::Range {
-                first: 0,
-                count: 200,
-                step: 1,
-            };
+            body.indexes = Indexes::Range { first: 0, count: 200, step: 1 };
             bed.try_start(element, body).unwrap();
         }
         let reports = bed.wait(200);
@@ -361,23 +330,12 @@ fn many_at_once_each_with_its_own_usage() {
             };
             assert_eq!(report.outcome, expected);
             let usage = report.usage;
-            assert_eq!(
-                usage.cpu_milliseconds >= 500,
-                report.task.element == 7,
-                "{report:?}"
-            );
-            assert_eq!(
-                usage.memory_bytes >= 64 << 20,
-                report.task.element == 8,
-                "{report:?}"
-            );
+            assert_eq!(usage.cpu_milliseconds >= 500, report.task.element == 7, "{report:?}");
+            assert_eq!(usage.memory_bytes >= 64 << 20, report.task.element == 8, "{report:?}");
             assert!(usage.memory_bytes > 0);
         }
         // All were silent: every default output is gone.
-        assert_eq!(
-            fs::read_dir(bed.path("cluster/tasks/3")).unwrap().count(),
-            0
-        );
+        assert_eq!(fs::read_dir(bed.path("cluster/tasks/3")).unwrap().count(), 0);
     });
 }
 
@@ -461,9 +419,7 @@ fn environment_of_single_tasks_and_elements() {
             let mut lines: Vec<String> = text
                 .lines()
                 .filter(|line| {
-                    ["DCLUSTER_", "OMP", "CUDA", "MINE", "INHERITED"]
-                        .iter()
-                        .any(|start| line.starts_with(start))
+                    ["DCLUSTER_", "OMP", "CUDA", "MINE", "INHERITED"].iter().any(|start| line.starts_with(start))
                 })
                 .map(str::to_owned)
                 .collect();
@@ -487,16 +443,9 @@ fn environment_of_single_tasks_and_elements() {
         body.request.cores = 4;
         body.request.memory_bytes = 5000;
         body.request.gpus = 2;
-        body.indexes = Indexes::Range {
-            first: 10,
-            count: 3,
-            step: 5,
-        };
+        body.indexes = Indexes::Range { first: 10, count: 3, step: 5 };
         bed.try_start(1, body.clone()).unwrap();
-        assert!(matches!(
-            bed.try_start(2, body),
-            Err(StartError::NoGpu { wanted: 2, free: 0 })
-        ));
+        assert!(matches!(bed.try_start(2, body), Err(StartError::NoGpu { wanted: 2, free: 0 })));
         bed.wait(1);
         insta::assert_snapshot!(ours(&bed.read("cluster/tasks/3/15.out")), @"
         CUDA_VISIBLE_DEVICES=0,GPU-1
@@ -560,8 +509,7 @@ fn programs_are_found_like_a_shell_finds_them() {
         assert_eq!(bed.stdout(), format!("./{expected}"));
 
         let mut body = bed.body(&["tool"]);
-        body.env
-            .insert("PATH".into(), "/nowhere:bin:/usr/bin:/bin".into());
+        body.env.insert("PATH".into(), "/nowhere:bin:/usr/bin:/bin".into());
         assert_eq!(bed.run(body), Outcome::Finished);
         assert_eq!(bed.stdout(), expected);
 
@@ -605,10 +553,7 @@ fn what_cannot_start_says_why() {
             body.env.insert("PATH".into(), path.into());
             say(&mut bed, body);
         }
-        let body = Body {
-            command: Command::Template("bad".into()),
-            ..bed.body(&[])
-        };
+        let body = Body { command: Command::Template("bad".into()), ..bed.body(&[]) };
         say(&mut bed, body);
         for change in [
             |body: &mut Body| body.cwd.push(b'x'),
@@ -650,10 +595,7 @@ fn what_cannot_start_says_why() {
         ");
 
         let body = bed.body(&["true", &long]);
-        assert!(
-            bed.refusal(body)
-                .starts_with("arguments and environment are too long for the system (2")
-        );
+        assert!(bed.refusal(body).starts_with("arguments and environment are too long for the system (2"));
         assert_eq!(bed.executor.running().count(), 0);
         assert!(!bed.path("cluster/tasks/3/task.out").exists());
         assert!(descendants::children().is_empty());

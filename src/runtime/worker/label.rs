@@ -28,11 +28,6 @@ impl Label {
             "" | "." | ".." => id.clone(),
             name => name.replace('/', "_"),
         };
-        Self {
-            id,
-            array,
-            index,
-            name,
-        }
+        Self { id, array, index, name }
     }
 }

@@ -112,9 +112,7 @@ pub enum StartError {
         placeholder: BString,
     },
     /// A brace without its partner.
-    #[error(
-        "{stream} has a brace without its partner: write {{{{ or }}}} for a brace of the file name"
-    )]
+    #[error("{stream} has a brace without its partner: write {{{{ or }}}} for a brace of the file name")]
     Brace {
         /// Which stream.
         stream: &'static str,
@@ -149,9 +147,7 @@ fn looked_in(path: Option<&BString>) -> String {
 
 impl From<StartError> for Outcome {
     fn from(error: StartError) -> Self {
-        Self::NotStarted {
-            error: error.to_string(),
-        }
+        Self::NotStarted { error: error.to_string() }
     }
 }
 
@@ -177,13 +173,8 @@ pub(super) fn working_directory(body: &Body) -> Result<PathBuf, StartError> {
     let path = PathBuf::from(OsStr::from_bytes(&body.cwd));
     match path.metadata() {
         Ok(found) if found.is_dir() => Ok(path),
-        Ok(_) => Err(StartError::Directory {
-            path,
-            source: io::ErrorKind::NotADirectory.into(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(StartError::NoDirectory { path })
-        }
+        Ok(_) => Err(StartError::Directory { path, source: io::ErrorKind::NotADirectory.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StartError::NoDirectory { path }),
         Err(source) => Err(StartError::Directory { path, source }),
     }
 }
@@ -216,11 +207,7 @@ pub(super) fn spawn(
         .args(argv[1..].iter().map(|word| OsStr::from_bytes(word)))
         .current_dir(cwd)
         .env_clear()
-        .envs(
-            variables
-                .iter()
-                .map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))),
-        )
+        .envs(variables.iter().map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))))
         .stdin(stdin)
         .stdout(streams.stdout)
         .stderr(streams.stderr)
@@ -230,17 +217,9 @@ pub(super) fn spawn(
         Ok(child) => Ok(child.id()),
         Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(StartError::TooLong {
             bytes: argv.iter().map(|word| word.len() + 1).sum::<usize>()
-                + variables
-                    .iter()
-                    .map(|(name, value)| name.len() + value.len() + 2)
-                    .sum::<usize>(),
+                + variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>(),
         }),
-        Err(error) => Err(program::explain(
-            error,
-            program.clone(),
-            search.cloned(),
-            &cwd.join(&path),
-        )),
+        Err(error) => Err(program::explain(error, program.clone(), search.cloned(), &cwd.join(&path))),
     }
 }
 
@@ -254,6 +233,5 @@ pub(super) fn check_nul(what: &'static str, text: &[u8]) -> Result<(), StartErro
 
 /// Returns the time limit of a body in milliseconds.
 pub(super) fn time_limit(body: &Body) -> Option<Millis> {
-    body.time_limit_seconds
-        .map(|seconds| seconds.saturating_mul(1000))
+    body.time_limit_seconds.map(|seconds| seconds.saturating_mul(1000))
 }

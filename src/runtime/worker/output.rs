@@ -54,21 +54,14 @@ enum Place {
 
 impl Places {
     /// Finds the paths; nothing is touched yet.
-    pub(super) fn of_task(
-        body: &Body,
-        label: &Label,
-        cwd: &Path,
-        cluster_folder: &Path,
-    ) -> Result<Self, StartError> {
+    pub(super) fn of_task(body: &Body, label: &Label, cwd: &Path, cluster_folder: &Path) -> Result<Self, StartError> {
         let default = |extension| Place::Default(default_path(cluster_folder, label, extension));
         let stdout = match &body.stdout {
             Output::File(template) => Place::Named(cwd.join(render(STDOUT, template, label)?)),
             Output::Default | Output::SameAsStdout => default("out"),
         };
         let stderr = match &body.stderr {
-            Output::File(template) => {
-                Some(Place::Named(cwd.join(render(STDERR, template, label)?)))
-            }
+            Output::File(template) => Some(Place::Named(cwd.join(render(STDERR, template, label)?))),
             Output::Default => Some(default("err")),
             Output::SameAsStdout => None,
         };
@@ -90,11 +83,7 @@ impl Places {
             None => share()?,
             Some(place) => {
                 let file = place.open(STDERR, body)?;
-                if same_file(&file, &stdout) {
-                    share()?
-                } else {
-                    file
-                }
+                if same_file(&file, &stdout) { share()? } else { file }
             }
         };
         Ok(Streams { stdout, stderr })
@@ -102,10 +91,7 @@ impl Places {
 
     /// Removes the default outputs into which nothing was written.
     pub(super) fn remove_empty(&self) {
-        for place in [Some(&self.stdout), self.stderr.as_ref()]
-            .into_iter()
-            .flatten()
-        {
+        for place in [Some(&self.stdout), self.stderr.as_ref()].into_iter().flatten() {
             if let Place::Default(path) = place
                 && path.symlink_metadata().is_ok_and(|found| found.len() == 0)
                 && let Err(error) = std::fs::remove_file(path)
@@ -141,11 +127,7 @@ impl Place {
                 open_with_parents(path, never_blocking(&mut options), &parents).and_then(blocking)
             }
         };
-        opened.map_err(|source| StartError::Stream {
-            stream,
-            path: self.path().to_owned(),
-            source,
-        })
+        opened.map_err(|source| StartError::Stream { stream, path: self.path().to_owned(), source })
     }
 }
 
@@ -158,25 +140,17 @@ pub(super) fn open_stdin(body: &Body, cwd: &Path) -> Result<Stdio, StartError> {
     let path = cwd.join(OsStr::from_bytes(name));
     let mut options = OpenOptions::new();
     options.read(true);
-    match never_blocking(&mut options).open(&path).and_then(|file| {
-        match file.metadata()?.is_dir() {
-            true => Err(io::ErrorKind::IsADirectory.into()),
-            false => blocking(file),
-        }
+    match never_blocking(&mut options).open(&path).and_then(|file| match file.metadata()?.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => blocking(file),
     }) {
         Ok(file) => Ok(file.into()),
-        Err(source) => Err(StartError::Stream {
-            stream: STDIN,
-            path,
-            source,
-        }),
+        Err(source) => Err(StartError::Stream { stream: STDIN, path, source }),
     }
 }
 
 fn default_path(cluster_folder: &Path, label: &Label, extension: &str) -> PathBuf {
-    let stem = label
-        .index
-        .map_or_else(|| "task".to_owned(), |index| index.to_string());
+    let stem = label.index.map_or_else(|| "task".to_owned(), |index| index.to_string());
     let mut path = cluster_folder.join("tasks");
     path.push(&label.array);
     path.push(format!("{stem}.{extension}"));
@@ -240,10 +214,7 @@ fn render(stream: &'static str, template: &[u8], label: &Label) -> Result<OsStri
                 path.extend_from_slice(index.to_string().as_bytes());
             }
             other => {
-                return Err(StartError::Placeholder {
-                    stream,
-                    placeholder: other.into(),
-                });
+                return Err(StartError::Placeholder { stream, placeholder: other.into() });
             }
         }
         rest = &after[end + 1..];
@@ -257,24 +228,14 @@ mod tests {
     use super::*;
 
     fn filled(template: &[u8], index: Option<u32>) -> Result<Vec<u8>, String> {
-        let label = Label {
-            id: "3.7".into(),
-            array: "3".into(),
-            index,
-            name: "a_b".into(),
-        };
-        render(STDOUT, template, &label)
-            .map(OsString::into_vec)
-            .map_err(|error| error.to_string())
+        let label = Label { id: "3.7".into(), array: "3".into(), index, name: "a_b".into() };
+        render(STDOUT, template, &label).map(OsString::into_vec).map_err(|error| error.to_string())
     }
 
     #[test]
     fn templates_are_filled_in() {
         let full = b"\xff/{id}-{index}-{name}{{x}}.out";
-        assert_eq!(
-            filled(full, Some(7)).unwrap(),
-            b"\xff/3.7-7-a_b{x}.out".to_vec()
-        );
+        assert_eq!(filled(full, Some(7)).unwrap(), b"\xff/3.7-7-a_b{x}.out".to_vec());
         assert_eq!(filled(b"plain", None).unwrap(), b"plain".to_vec());
     }
 
@@ -285,18 +246,9 @@ mod tests {
                 &b"{task}"[..],
                 "standard output has the unknown placeholder {task}: {id}, {index} and {name} are known, {{ and }} stand for braces",
             ),
-            (
-                b"a{id",
-                "standard output has a brace without its partner: write {{ or }} for a brace of the file name",
-            ),
-            (
-                b"a}",
-                "standard output has a brace without its partner: write {{ or }} for a brace of the file name",
-            ),
-            (
-                b"{index}",
-                "standard output has {index}, but this task is not an element of an array: use {id}",
-            ),
+            (b"a{id", "standard output has a brace without its partner: write {{ or }} for a brace of the file name"),
+            (b"a}", "standard output has a brace without its partner: write {{ or }} for a brace of the file name"),
+            (b"{index}", "standard output has {index}, but this task is not an element of an array: use {id}"),
             (b"a\0b", "standard output contains a NUL byte"),
         ] {
             assert_eq!(filled(template, None).unwrap_err(), sentence);

@@ -14,11 +14,7 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 const SCRIPT_LINE_BYTES: u64 = 256;
 
 /// Returns the path to execute; like the program itself it may be relative to the working directory.
-pub(super) fn find(
-    program: &BStr,
-    path: Option<&BString>,
-    cwd: &Path,
-) -> Result<PathBuf, StartError> {
+pub(super) fn find(program: &BStr, path: Option<&BString>, cwd: &Path) -> Result<PathBuf, StartError> {
     if program.is_empty() {
         return Err(StartError::NoCommand);
     }
@@ -45,10 +41,7 @@ pub(super) fn find(
     }
     Err(match refused {
         Some(path) => StartError::NotExecutable { path },
-        None => StartError::NoProgram {
-            program: program.into(),
-            path: Some(path.into()),
-        },
+        None => StartError::NoProgram { program: program.into(), path: Some(path.into()) },
     })
 }
 
@@ -61,23 +54,12 @@ fn check(path: &Path) -> io::Result<()> {
 }
 
 /// Turns the refusal of the system to execute `full` into a sentence.
-pub(super) fn explain(
-    error: io::Error,
-    program: BString,
-    path: Option<BString>,
-    full: &Path,
-) -> StartError {
+pub(super) fn explain(error: io::Error, program: BString, path: Option<BString>, full: &Path) -> StartError {
     let start = || script_start(full);
     match error.raw_os_error() {
-        Some(libc::ENOEXEC) if start().starts_with(b"\x7fELF") => StartError::OtherMachine {
-            path: full.to_owned(),
-        },
-        Some(libc::ENOEXEC) => StartError::NoScriptLine {
-            path: full.to_owned(),
-        },
-        Some(libc::EACCES) => StartError::NotExecutable {
-            path: full.to_owned(),
-        },
+        Some(libc::ENOEXEC) if start().starts_with(b"\x7fELF") => StartError::OtherMachine { path: full.to_owned() },
+        Some(libc::ENOEXEC) => StartError::NoScriptLine { path: full.to_owned() },
+        Some(libc::EACCES) => StartError::NotExecutable { path: full.to_owned() },
         Some(libc::ENOENT | libc::ENOTDIR) => match start().strip_prefix(b"#!") {
             Some(line) => StartError::NoInterpreter {
                 path: full.to_owned(),
@@ -85,10 +67,7 @@ pub(super) fn explain(
             },
             None => StartError::NoProgram { program, path },
         },
-        _ => StartError::Refused {
-            path: full.to_owned(),
-            source: error,
-        },
+        _ => StartError::Refused { path: full.to_owned(), source: error },
     }
 }
 
@@ -97,10 +76,7 @@ fn script_start(path: &Path) -> Vec<u8> {
     // Only called for what the system took for an executable file, so that this is no device or pipe.
     if path.is_file()
         && let Ok(file) = std::fs::File::open(path)
-        && file
-            .take(SCRIPT_LINE_BYTES)
-            .read_to_end(&mut start)
-            .is_err()
+        && file.take(SCRIPT_LINE_BYTES).read_to_end(&mut start).is_err()
     {
         start.clear();
     }

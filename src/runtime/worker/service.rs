@@ -74,7 +74,8 @@ fn render(template: &BString, inputs: &[BString], element: u32) -> Result<Vec<BS
 /// If it cannot even begin.
 pub fn run(options: WorkerOptions) -> Result<(i32, String), Problem> {
     crate::cluster::private_umask();
-    let internal = |what: &str, error: std::io::Error| Problem::new(Kind::Internal, what.to_owned()).says(error.to_string());
+    let internal =
+        |what: &str, error: std::io::Error| Problem::new(Kind::Internal, what.to_owned()).says(error.to_string());
     let executor = Executor::new(ExecutorOptions {
         cluster_folder: options.folder.path().to_owned(),
         cluster_name: options.folder.name().to_owned(),
@@ -246,7 +247,11 @@ async fn any(signals: &mut [Signal; 2]) {
     tokio::select! { _ = one.recv() => {}, _ = two.recv() => {} }
 }
 
-async fn converse(folder: &Folder, to_loop: &mpsc::UnboundedSender<FromServer>, first: Option<SocketAddr>) -> Result<(), String> {
+async fn converse(
+    folder: &Folder,
+    to_loop: &mpsc::UnboundedSender<FromServer>,
+    first: Option<SocketAddr>,
+) -> Result<(), String> {
     let access = folder.access(Role::Worker).map_err(|problem| problem.what)?;
     let (stream, address) = dial(&access, first).await.map_err(|error| error.to_string())?;
     let (mut to, mut from) = Channel::new(stream, FRAME_BYTES_MAX).split();

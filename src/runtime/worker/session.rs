@@ -16,8 +16,7 @@ use super::action::{SessionSignal, WorkerAction};
 use super::backoff::Backoff;
 use crate::runtime::ids::{ArrayId, JobName, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{
-    Body, Capacity, EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Usage, Welcome,
-    WorkerHello, WorkerMessage,
+    Body, Capacity, EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Usage, Welcome, WorkerHello, WorkerMessage,
 };
 use bstr::BString;
 use std::collections::BTreeMap;
@@ -151,24 +150,17 @@ impl Session {
         if self.left {
             return None;
         }
-        let drain_at = self
-            .walltime_ends_at
-            .filter(|_| !self.draining)
-            .map(|end| end.saturating_sub(self.options.drain_lead));
-        let interrupt_at = self
-            .walltime_ends_at
-            .filter(|_| !self.walltime_interrupted)
-            .map(|end| end.saturating_sub(WALLTIME_LEAD));
+        let drain_at =
+            self.walltime_ends_at.filter(|_| !self.draining).map(|end| end.saturating_sub(self.options.drain_lead));
+        let interrupt_at =
+            self.walltime_ends_at.filter(|_| !self.walltime_interrupted).map(|end| end.saturating_sub(WALLTIME_LEAD));
         let connection = match self.connection {
             Connection::Waiting(at) => Some(at),
             Connection::Welcomed { .. } => Some(self.heartbeat_at),
             _ => None,
         };
         let leave_by = self.leaving.as_ref().map(|leaving| leaving.by);
-        [drain_at, interrupt_at, connection, leave_by, self.orphan_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [drain_at, interrupt_at, connection, leave_by, self.orphan_at].into_iter().flatten().min()
     }
 
     /// The connection stands: says hello.
@@ -176,15 +168,10 @@ impl Session {
         if self.left {
             return Vec::new();
         }
-        self.connection = Connection::Greeting {
-            said_draining: self.draining,
-        };
+        self.connection = Connection::Greeting { said_draining: self.draining };
         // A run whose end is not recorded is one the server still expects here; if it were missing
         // the server would run the task again before it reads the outcome.
-        let unrecorded = self
-            .unrecorded
-            .values()
-            .map(|report| (report.task, report.run));
+        let unrecorded = self.unrecorded.values().map(|report| (report.task, report.run));
         let running = self.running.iter().map(|(run, task)| (*task, *run));
         vec![WorkerAction::Send(WorkerMessage::Hello(WorkerHello {
             protocol: PROTOCOL_VERSION,
@@ -197,9 +184,7 @@ impl Session {
             node: self.options.node.clone(),
             pid: self.options.pid,
             capacity: self.options.capacity.clone(),
-            seconds_left: self
-                .walltime_ends_at
-                .map(|end| end.saturating_sub(now) / 1000),
+            seconds_left: self.walltime_ends_at.map(|end| end.saturating_sub(now) / 1000),
             running: running.chain(unrecorded).collect(),
             draining: self.draining,
         }))]
@@ -213,8 +198,7 @@ impl Session {
         if let Connection::Welcomed { since } = self.connection {
             self.backoff.on_connection_of(now.saturating_sub(since));
         }
-        self.orphan_at
-            .get_or_insert(now.saturating_add(self.orphan_timeout));
+        self.orphan_at.get_or_insert(now.saturating_add(self.orphan_timeout));
         self.connection = Connection::Waiting(now.saturating_add(self.backoff.pause()));
         self.on_tick(now)
     }
@@ -308,12 +292,7 @@ impl Session {
         actions
     }
 
-    fn on_welcome(
-        &mut self,
-        welcome: Welcome,
-        said_draining: bool,
-        now: Millis,
-    ) -> Vec<WorkerAction> {
+    fn on_welcome(&mut self, welcome: Welcome, said_draining: bool, now: Millis) -> Vec<WorkerAction> {
         if welcome.epoch < self.epoch {
             self.connection = Connection::Rejected;
             let reason = "the server is of an older epoch";
@@ -364,9 +343,7 @@ impl Session {
                 self.walltime_ends_at = Some(now.saturating_add(seconds.saturating_mul(1000)));
                 self.on_tick(now)
             }
-            ServerMessage::Refused { reason } => {
-                self.leave(0, format!("the server dismissed this worker: {reason}"))
-            }
+            ServerMessage::Refused { reason } => self.leave(0, format!("the server dismissed this worker: {reason}")),
             ServerMessage::Welcome(_) => Vec::new(),
         }
     }
@@ -395,12 +372,7 @@ impl Session {
         };
         self.highest_run = Some(run);
         self.running.insert(run, task);
-        vec![WorkerAction::StartTask {
-            task,
-            run,
-            body: Arc::clone(body),
-            input,
-        }]
+        vec![WorkerAction::StartTask { task, run, body: Arc::clone(body), input }]
     }
 
     fn drain(&mut self) -> Vec<WorkerAction> {
@@ -415,13 +387,7 @@ impl Session {
 
     /// Interrupts everything and leaves, at the latest `by`. Of several stops the earliest end counts, with
     /// the first one's reason.
-    fn stop(
-        &mut self,
-        code: i32,
-        reason: &'static str,
-        grace: Millis,
-        by: Millis,
-    ) -> Vec<WorkerAction> {
+    fn stop(&mut self, code: i32, reason: &'static str, grace: Millis, by: Millis) -> Vec<WorkerAction> {
         if self.left {
             return Vec::new();
         }
@@ -444,19 +410,12 @@ impl Session {
     fn leave_if_done(&mut self) -> Vec<WorkerAction> {
         let welcomed = matches!(self.connection, Connection::Welcomed { .. });
         let must_go = !welcomed && self.leaving.is_some();
-        let orphan = !welcomed
-            && self
-                .leaving
-                .as_ref()
-                .is_some_and(|leaving| leaving.code == EXIT_ORPHAN);
+        let orphan = !welcomed && self.leaving.as_ref().is_some_and(|leaving| leaving.code == EXIT_ORPHAN);
         let told = self.unrecorded.is_empty() && (welcomed || must_go);
         if self.left || !self.draining || !self.running.is_empty() || !(told || orphan) {
             return Vec::new();
         }
-        let (code, reason) = self
-            .leaving
-            .as_ref()
-            .map_or((0, "drained"), |leaving| (leaving.code, leaving.reason));
+        let (code, reason) = self.leaving.as_ref().map_or((0, "drained"), |leaving| (leaving.code, leaving.reason));
         let mut actions = self.send(WorkerMessage::Goodbye);
         actions.extend(self.leave(code, reason.to_owned()));
         actions

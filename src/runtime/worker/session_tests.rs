@@ -8,11 +8,7 @@ fn options(seed: u64) -> SessionOptions {
         nonce: "00".into(),
         node: "n1".into(),
         pid: 42,
-        capacity: Capacity {
-            cores: 4,
-            memory_bytes: 1 << 30,
-            gpus: 0,
-        },
+        capacity: Capacity { cores: 4, memory_bytes: 1 << 30, gpus: 0 },
         walltime_left: None,
         drain_lead: 60_000,
         orphan_grace: 5_000,
@@ -22,10 +18,7 @@ fn options(seed: u64) -> SessionOptions {
 }
 
 fn task(number: u32) -> TaskId {
-    TaskId {
-        array: ArrayId(1),
-        element: number,
-    }
+    TaskId { array: ArrayId(1), element: number }
 }
 
 fn body() -> ServerMessage {
@@ -41,47 +34,26 @@ fn body() -> ServerMessage {
             stderr: Default::default(),
             time_limit_seconds: None,
             request: Default::default(),
-            indexes: crate::runtime::protocol::Indexes::Range {
-                first: 0,
-                count: 1000,
-                step: 1,
-            },
+            indexes: crate::runtime::protocol::Indexes::Range { first: 0, count: 1000, step: 1 },
             umask: 0o022,
         }),
     }
 }
 
 fn welcome(epoch: u32) -> ServerMessage {
-    ServerMessage::Welcome(Welcome {
-        id: WorkerId(7),
-        epoch,
-        heartbeat_seconds: 5,
-        orphan_timeout_seconds: 600,
-    })
+    ServerMessage::Welcome(Welcome { id: WorkerId(7), epoch, heartbeat_seconds: 5, orphan_timeout_seconds: 600 })
 }
 
 fn assign(number: u32) -> ServerMessage {
-    ServerMessage::Assign {
-        task: task(number),
-        run: RunId(u64::from(number)),
-        input: vec![],
-    }
+    ServerMessage::Assign { task: task(number), run: RunId(u64::from(number)), input: vec![] }
 }
 
 fn ended(number: u32, outcome: Outcome) -> EndReport {
-    EndReport {
-        task: task(number),
-        run: RunId(u64::from(number)),
-        outcome,
-        usage: Usage::default(),
-    }
+    EndReport { task: task(number), run: RunId(u64::from(number)), outcome, usage: Usage::default() }
 }
 
 fn recorded(number: u32) -> ServerMessage {
-    ServerMessage::Recorded {
-        runs: vec![RunId(u64::from(number))],
-        sequence: 9,
-    }
+    ServerMessage::Recorded { runs: vec![RunId(u64::from(number))], sequence: 9 }
 }
 
 /// A session that was welcomed at time 0 and knows submission 1.
@@ -98,10 +70,7 @@ fn start(session: &mut Session, number: u32) {
     let actions = session.on_message(assign(number), 0);
     assert!(matches!(actions[..], [WorkerAction::StartTask { .. }]));
     let started = session.on_started(task(number), RunId(u64::from(number)));
-    assert!(matches!(
-        started[..],
-        [WorkerAction::Send(WorkerMessage::Started { .. })]
-    ));
+    assert!(matches!(started[..], [WorkerAction::Send(WorkerMessage::Started { .. })]));
 }
 
 fn hello(actions: &[WorkerAction]) -> &WorkerHello {
@@ -112,10 +81,7 @@ fn hello(actions: &[WorkerAction]) -> &WorkerHello {
 }
 
 fn leave(code: i32, reason: &str) -> WorkerAction {
-    WorkerAction::Leave {
-        code,
-        reason: reason.into(),
-    }
+    WorkerAction::Leave { code, reason: reason.into() }
 }
 
 const GOODBYE: WorkerAction = WorkerAction::Send(WorkerMessage::Goodbye);
@@ -129,20 +95,11 @@ fn drains_and_says_goodbye_when_all_is_recorded() {
     assert_eq!(session.on_message(ServerMessage::Drain, 5), []);
     assert_eq!(
         session.on_message(assign(2), 6),
-        [WorkerAction::Send(WorkerMessage::Ended(ended(
-            2,
-            Outcome::Interrupted
-        )))]
+        [WorkerAction::Send(WorkerMessage::Ended(ended(2, Outcome::Interrupted)))]
     );
     let report = ended(1, Outcome::Failed { code: 3 });
-    assert_eq!(
-        session.on_ended(report.clone()),
-        [WorkerAction::Send(WorkerMessage::Ended(report))]
-    );
-    assert_eq!(
-        session.on_message(recorded(1), 7),
-        [GOODBYE, leave(0, "drained")]
-    );
+    assert_eq!(session.on_ended(report.clone()), [WorkerAction::Send(WorkerMessage::Ended(report))]);
+    assert_eq!(session.on_message(recorded(1), 7), [GOODBYE, leave(0, "drained")]);
     assert_eq!(session.next_tick(), None);
     assert_eq!(session.on_signal(SessionSignal::Terminate, 8), []);
 }
@@ -155,17 +112,11 @@ fn the_next_hello_lists_what_runs_and_what_is_not_recorded() {
     session.on_disconnected(20_000);
     assert_eq!(session.on_ended(ended(1, Outcome::Finished)), []);
     let actions = session.on_connected(20_100);
-    assert_eq!(
-        hello(&actions).running,
-        [(task(2), RunId(2)), (task(1), RunId(1))]
-    );
+    assert_eq!(hello(&actions).running, [(task(2), RunId(2)), (task(1), RunId(1))]);
     assert_eq!(hello(&actions).id, Some(WorkerId(7)));
     assert_eq!(
         session.on_message(welcome(2), 20_200),
-        [WorkerAction::Send(WorkerMessage::Ended(ended(
-            1,
-            Outcome::Finished
-        )))]
+        [WorkerAction::Send(WorkerMessage::Ended(ended(1, Outcome::Finished)))]
     );
 }
 
@@ -185,10 +136,7 @@ fn sigterm_interrupts_and_leaves_in_time() {
     let mut session = welcomed();
     start(&mut session, 1);
     let interrupt = WorkerAction::InterruptAll { grace: 3_000 };
-    assert_eq!(
-        session.on_signal(SessionSignal::Terminate, 100),
-        [DRAINING, interrupt]
-    );
+    assert_eq!(session.on_signal(SessionSignal::Terminate, 100), [DRAINING, interrupt]);
     session.on_ended(ended(1, Outcome::Interrupted));
     assert_eq!(session.next_tick(), Some(4_600));
     assert_eq!(session.on_tick(4_600), [leave(0, "terminated by a signal")]);
@@ -216,14 +164,8 @@ fn an_orphan_ends_its_tasks_and_itself() {
             }
         }
     }
-    assert!(
-        (60..400).contains(&dials),
-        "{dials} attempts in ten minutes"
-    );
-    assert_eq!(
-        session.on_ended(ended(1, Outcome::Interrupted)),
-        [leave(75, "no server for the orphan timeout")]
-    );
+    assert!((60..400).contains(&dials), "{dials} attempts in ten minutes");
+    assert_eq!(session.on_ended(ended(1, Outcome::Interrupted)), [leave(75, "no server for the orphan timeout")]);
 }
 
 #[test]
@@ -267,10 +209,7 @@ fn warned_before_the_welcome_it_says_so_after_it() {
     session.on_tick(0);
     session.on_connected(0);
     assert_eq!(session.on_signal(SessionSignal::Warning, 1), []);
-    assert_eq!(
-        session.on_message(welcome(1), 2),
-        [DRAINING, GOODBYE, leave(0, "drained")]
-    );
+    assert_eq!(session.on_message(welcome(1), 2), [DRAINING, GOODBYE, leave(0, "drained")]);
 }
 
 #[test]
@@ -384,12 +323,7 @@ impl Model {
     }
 
     fn report(&mut self, task: TaskId, run: RunId, outcome: Outcome) -> Vec<WorkerAction> {
-        self.session.on_ended(EndReport {
-            task,
-            run,
-            outcome,
-            usage: Usage::default(),
-        })
+        self.session.on_ended(EndReport { task, run, outcome, usage: Usage::default() })
     }
 
     fn disconnect(&mut self) {
@@ -476,10 +410,7 @@ impl Model {
         }
         // Welcomed by a server: it has been told everything that it has not recorded.
         if self.left.is_none() && matches!(self.session.connection, Connection::Welcomed { .. }) {
-            assert!(
-                self.owed.is_subset(&self.received),
-                "an outcome was dropped"
-            );
+            assert!(self.owed.is_subset(&self.received), "an outcome was dropped");
         }
         let kept: BTreeSet<RunId> = self.session.unrecorded.keys().copied().collect();
         assert_eq!(kept, self.owed);

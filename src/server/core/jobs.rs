@@ -1,8 +1,8 @@
 //! Jobs: evidence from the backend, plans of the ledger, going down.
 
 use super::{Core, EventLine, Outgoing, Output};
-use crate::backends::{BackendError, JobRef, Observation, Submit};
 use crate::backends::sentinel::Sentinel;
+use crate::backends::{BackendError, JobRef, Observation, Submit};
 use crate::ledger::{JobState, Moment, Notice, Order, Situation};
 use crate::runtime::control::DownMode;
 use crate::runtime::ids::{JobSeq, NativeId, WorkerId};
@@ -111,7 +111,13 @@ impl Core {
     }
 
     /// Begins to go down, or hurries a stop under way.
-    pub(super) fn go_down(&mut self, mode: DownMode, client: Option<(super::ConnectionId, u32)>, now: Moment, out: &mut Output) {
+    pub(super) fn go_down(
+        &mut self,
+        mode: DownMode,
+        client: Option<(super::ConnectionId, u32)>,
+        now: Moment,
+        out: &mut Output,
+    ) {
         let mut clients = self.down.take().map(|down| down.clients).unwrap_or_default();
         clients.extend(client);
         self.down = Some(super::Down { mode, clients });

@@ -88,7 +88,13 @@ impl Core {
         out.sends.push((connection, after, reply(id, answer)));
     }
 
-    fn submit(&mut self, key: String, submission: Box<Submission>, now: Moment, out: &mut Output) -> Result<ArrayId, Reply> {
+    fn submit(
+        &mut self,
+        key: String,
+        submission: Box<Submission>,
+        now: Moment,
+        out: &mut Output,
+    ) -> Result<ArrayId, Reply> {
         if let Some(array) = self.keys.get(&key) {
             return Ok(*array);
         }
@@ -104,7 +110,14 @@ impl Core {
         Ok(array)
     }
 
-    pub(super) fn insert_array(&mut self, array: ArrayId, key: String, submission: Box<Submission>, at: u64, turn: super::Turn) {
+    pub(super) fn insert_array(
+        &mut self,
+        array: ArrayId,
+        key: String,
+        submission: Box<Submission>,
+        at: u64,
+        turn: super::Turn,
+    ) {
         self.keys.insert(key.clone(), array);
         let record = Array {
             body: Arc::new(submission.body.clone()),
@@ -142,10 +155,14 @@ impl Core {
         if body.request.counters.len() > REQUEST_KINDS_MAX {
             return Err(format!("a task asks for at most {REQUEST_KINDS_MAX} kinds of resources"));
         }
-        if let Some(unknown) = body.request.counters.keys().find(|name| !self.options.spec.counters.contains_key(*name)) {
+        if let Some(unknown) = body.request.counters.keys().find(|name| !self.options.spec.counters.contains_key(*name))
+        {
             let known: Vec<&str> = self.options.spec.counters.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
-            return Err(format!("the cluster has no counter `{unknown}` ({known}); counters are made at up: --counter {unknown}=N"));
+            let known =
+                if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+            return Err(format!(
+                "the cluster has no counter `{unknown}` ({known}); counters are made at up: --counter {unknown}=N"
+            ));
         }
         let (words, count_inputs) = match &body.command {
             Command::Argv(words) if words.is_empty() => return Err("there is no command to run".to_owned()),
@@ -158,7 +175,9 @@ impl Core {
         if submission.inputs.len() != count_inputs {
             return Err(format!("{} input values for {count_inputs} elements", submission.inputs.len()));
         }
-        if let Some(long) = words.iter().chain(submission.inputs.iter().flatten()).find(|word| word.len() > ARGUMENT_BYTES_MAX) {
+        if let Some(long) =
+            words.iter().chain(submission.inputs.iter().flatten()).find(|word| word.len() > ARGUMENT_BYTES_MAX)
+        {
             return Err(format!("an argument has {} bytes; the system allows {ARGUMENT_BYTES_MAX}", long.len()));
         }
         let environment: usize = body.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
@@ -170,7 +189,13 @@ impl Core {
     }
 
     /// Cancels or retries, and says how many tasks that concerned.
-    fn change(&mut self, selections: &[Selection], event: impl FnOnce(Vec<TaskRef>) -> Event, now: Moment, out: &mut Output) -> Reply {
+    fn change(
+        &mut self,
+        selections: &[Selection],
+        event: impl FnOnce(Vec<TaskRef>) -> Event,
+        now: Moment,
+        out: &mut Output,
+    ) -> Reply {
         let tasks = match self.resolve(selections) {
             Ok(tasks) => tasks,
             Err(what) => return usage(what),
@@ -179,7 +204,9 @@ impl Core {
         let mut actions = Vec::new();
         self.scheduler.apply(event(tasks), now.clock, &mut actions);
         self.carry_out(actions, now, out);
-        let changed = out.records[before..].iter().filter(|record| matches!(record, Record::Ended { .. } | Record::Revived { .. }));
+        let changed = out.records[before..]
+            .iter()
+            .filter(|record| matches!(record, Record::Ended { .. } | Record::Revived { .. }));
         Reply::Changed { tasks: changed.count() as u64 }
     }
 

@@ -50,7 +50,10 @@ impl Core {
                 node: worker.node.clone(),
                 cores: worker.capacity.cores,
                 memory_bytes: worker.capacity.memory_bytes,
-                running: self.scheduler.worker_load(*id).map_or(0, |load| u32::try_from(load.running).unwrap_or(u32::MAX)),
+                running: self
+                    .scheduler
+                    .worker_load(*id)
+                    .map_or(0, |load| u32::try_from(load.running).unwrap_or(u32::MAX)),
                 state: match (&worker.connection, worker.draining) {
                     (None, _) => "silent",
                     (_, true) => "draining",
@@ -187,7 +190,9 @@ impl Core {
         let running = self.running_since.get(&task);
         let worker = running.map(|(worker, _)| *worker).or_else(|| detail.map(|detail| detail.worker));
         let (stdout, stderr) = output_paths(&array.body, task, &self.options.folder).unwrap_or_default();
-        let path = |path: std::path::PathBuf| BString::from(Vec::from_os_string(path.into_os_string()).unwrap_or_else(|text| text.into_vec()));
+        let path = |path: std::path::PathBuf| {
+            BString::from(Vec::from_os_string(path.into_os_string()).unwrap_or_else(|text| text.into_vec()))
+        };
         TaskInfo {
             task,
             indexes: array.body.indexes.clone(),

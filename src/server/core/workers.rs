@@ -1,12 +1,12 @@
 //! Workers: joining, reporting, falling silent, leaving.
 
-use super::{ConnectionId, Core, EventLine, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX, Outgoing, Output, WALLTIME_MARGIN, Worker};
+use super::{
+    ConnectionId, Core, EventLine, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX, Outgoing, Output, WALLTIME_MARGIN, Worker,
+};
 use crate::ledger::Moment;
 use crate::runtime::control::DownMode;
 use crate::runtime::ids::{JobSeq, WorkerId};
-use crate::runtime::protocol::{
-    EndReport, PROTOCOL_VERSION, ServerMessage, WorkerHello, WorkerMessage, Welcome,
-};
+use crate::runtime::protocol::{EndReport, PROTOCOL_VERSION, ServerMessage, Welcome, WorkerHello, WorkerMessage};
 use crate::runtime::scheduler::{Action, Event};
 use crate::server::record::{Detail, Record};
 
@@ -18,7 +18,10 @@ impl Core {
             out.close.push(connection);
         };
         if hello.protocol != PROTOCOL_VERSION {
-            let reason = format!("it speaks protocol {}, this server {PROTOCOL_VERSION}: use one version of dcluster", hello.protocol);
+            let reason = format!(
+                "it speaks protocol {}, this server {PROTOCOL_VERSION}: use one version of dcluster",
+                hello.protocol
+            );
             return refuse(reason, out);
         }
         if hello.epoch > self.options.epoch {
@@ -37,8 +40,12 @@ impl Core {
         let id = known.unwrap_or(self.next_worker);
         if known.is_none() {
             // Another process of the same job (requeued, or restarted): the former one is gone.
-            let former: Vec<WorkerId> =
-                self.workers.iter().filter(|(_, worker)| job.is_some() && worker.job == job).map(|(id, _)| *id).collect();
+            let former: Vec<WorkerId> = self
+                .workers
+                .iter()
+                .filter(|(_, worker)| job.is_some() && worker.job == job)
+                .map(|(id, _)| *id)
+                .collect();
             for worker in former {
                 self.lose(worker, true, now, out);
             }
@@ -102,7 +109,13 @@ impl Core {
     }
 
     /// A worker says something after its hello.
-    pub fn on_worker_message(&mut self, connection: ConnectionId, message: WorkerMessage, now: Moment, out: &mut Output) {
+    pub fn on_worker_message(
+        &mut self,
+        connection: ConnectionId,
+        message: WorkerMessage,
+        now: Moment,
+        out: &mut Output,
+    ) {
         let Some(id) = self.connections.get(&connection).copied() else { return };
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.heard_at = now.clock;
@@ -140,13 +153,21 @@ impl Core {
         }
     }
 
-    fn on_run_ended(&mut self, worker: WorkerId, connection: ConnectionId, report: EndReport, now: Moment, out: &mut Output) {
+    fn on_run_ended(
+        &mut self,
+        worker: WorkerId,
+        connection: ConnectionId,
+        report: EndReport,
+        now: Moment,
+        out: &mut Output,
+    ) {
         let EndReport { task, run, outcome, usage } = report;
         self.unrecorded.push_back((self.turn, connection, run));
         let mut actions = Vec::new();
         self.scheduler.apply(Event::RunEnded { worker, task, run, outcome }, now.clock, &mut actions);
         let since = self.running_since.get(&task).filter(|(on, _)| *on == worker).map(|(_, at)| *at);
-        let detail = Detail { worker, started_at: since.unwrap_or(now.wall.saturating_sub(usage.wall_milliseconds)), usage };
+        let detail =
+            Detail { worker, started_at: since.unwrap_or(now.wall.saturating_sub(usage.wall_milliseconds)), usage };
         let mut rest = Vec::new();
         for action in actions {
             match action {
@@ -191,7 +212,8 @@ impl Core {
 
     /// All workers of a job are gone for good.
     pub(super) fn lose_job(&mut self, job: JobSeq, counts: bool, now: Moment, out: &mut Output) {
-        let gone: Vec<WorkerId> = self.workers.iter().filter(|(_, worker)| worker.job == Some(job)).map(|(id, _)| *id).collect();
+        let gone: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, worker)| worker.job == Some(job)).map(|(id, _)| *id).collect();
         for id in gone {
             self.lose(id, counts, now, out);
         }
