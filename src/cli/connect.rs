@@ -85,7 +85,12 @@ pub(super) async fn connect(folder: &Folder, context: &Context) -> Result<Client
 }
 
 /// Starts a server process that outlives us, and returns when it answers.
-pub(super) async fn start_server(folder: &Folder, open: bool, take_over: bool, context: &Context) -> Result<(), Problem> {
+pub(super) async fn start_server(
+    folder: &Folder,
+    open: bool,
+    take_over: bool,
+    context: &Context,
+) -> Result<(), Problem> {
     let internal =
         |what: &str, error: std::io::Error| Problem::new(Kind::Unreachable, what.to_owned()).says(error.to_string());
     let program = std::env::current_exe().map_err(|error| internal("cannot find the path of this program", error))?;

@@ -7,6 +7,7 @@ use crate::cluster::Folder;
 use crate::config::options::ClusterOption;
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{DownMode, Reply, Request};
+use crate::server::clock;
 use crate::ui::words::count;
 use clap::Args;
 use std::time::Duration;
@@ -116,12 +117,25 @@ pub(super) async fn down(folder: &Folder, mode: DownMode, context: &Context) -> 
             }
         }
     }
+    if status.host == clock::host() {
+        outlive(status.pid).await;
+    }
     let mut text = format!("cluster {} is down", folder.name());
     if unfinished > 0 && mode != DownMode::Drain {
         text.push_str(&format!("; {} not finished: dcluster up goes on with them", count(unfinished, "task")));
     }
     context.printer.note(&text);
     Ok(())
+}
+
+/// Waits until a process of this host is gone: `down` leaves nothing, its own server included.
+async fn outlive(pid: u32) {
+    for _ in 0..100 {
+        if !clock::is_alive(pid) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Whether the server closed the cluster although its answer did not reach us.

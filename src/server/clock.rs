@@ -47,6 +47,11 @@ fn start_of(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Whether a process of this host lives (a zombie does not).
+pub fn is_alive(pid: u32) -> bool {
+    start_of(pid).is_some()
+}
+
 /// Returns how this process is known in lease and claim.
 pub fn holder(nonce: [u8; 16]) -> Holder {
     let pid = std::process::id();

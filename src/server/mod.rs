@@ -204,7 +204,7 @@ struct Server {
     to_journal: std::sync::mpsc::Sender<ToJournal>,
     from_journal: mpsc::UnboundedReceiver<FromJournal>,
     backend: Arc<dyn Backend>,
-    jobs_folder: PathBuf,
+    folder: PathBuf,
     events: EventFile,
     /// Last turn with records, and the last that is durable.
     written: u64,
@@ -292,7 +292,7 @@ impl Server {
             to_journal,
             from_journal,
             backend,
-            jobs_folder: folder.path().join("jobs"),
+            folder: folder.path().to_owned(),
             events,
             written: 0,
             durable: turn,
@@ -444,7 +444,7 @@ impl Server {
                 }
                 Release::Order(order) => {
                     let (backend, jobs, to_self) =
-                        (Arc::clone(&self.backend), self.jobs_folder.clone(), self.to_self.clone());
+                        (Arc::clone(&self.backend), self.folder.join("jobs"), self.to_self.clone());
                     tokio::spawn(async move {
                         if let Some(done) = driver::carry_out(order, backend, jobs).await {
                             // The loop is gone only when the server ends.
@@ -469,9 +469,14 @@ impl Server {
                 let _ = sender.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
             }
         }
+        // Nobody is to be sent to an address that is nobody's any more.
+        for stale in ["sock", "access", "worker"] {
+            // What cannot be removed is refused by the handshake.
+            let _ = std::fs::remove_file(self.folder.join(stale));
+        }
         // Dropping the senders lets the writers finish; they need a moment of this thread.
         self.connections.clear();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         Ok(())
     }
 }

@@ -68,37 +68,18 @@ impl Fake {
             drain_lead_seconds: 60,
         };
         change(&mut pool);
-        let home = JobHome {
-            folder,
-            binary,
-            id4: id4(),
-            pool,
-        };
-        Self {
-            _folder: outer,
-            home,
-        }
+        let home = JobHome { folder, binary, id4: id4(), pool };
+        Self { _folder: outer, home }
     }
     /// Submits jobs `first..first + count`.
-    pub(crate) async fn submit(
-        &self,
-        backend: &dyn Backend,
-        first: u32,
-        count: u32,
-    ) -> Vec<JobRef> {
-        let jobs: Vec<_> = (first..first + count)
-            .map(|n| (JobSeq(n), JobName::new(&self.home.id4, JobSeq(n))))
-            .collect();
-        let submit = Submit {
-            pool: "default".to_owned(),
-            jobs: jobs.clone(),
-        };
+    pub(crate) async fn submit(&self, backend: &dyn Backend, first: u32, count: u32) -> Vec<JobRef> {
+        let jobs: Vec<_> =
+            (first..first + count).map(|n| (JobSeq(n), JobName::new(&self.home.id4, JobSeq(n)))).collect();
+        let submit = Submit { pool: "default".to_owned(), jobs: jobs.clone() };
         let ids = backend.submit(&submit).await.unwrap();
         assert_eq!(ids.len(), jobs.len());
         let with_ids = jobs.into_iter().zip(ids);
-        with_ids
-            .map(|((_, name), id)| JobRef { name, id: Some(id) })
-            .collect()
+        with_ids.map(|((_, name), id)| JobRef { name, id: Some(id) }).collect()
     }
     /// Reads a file of the folder; empty when there is none.
     pub(crate) fn read(&self, name: &str) -> String {
@@ -117,10 +98,7 @@ impl Fake {
     }
     /// Waits until a job's worker is ready.
     pub(crate) async fn ready(&self, job: &JobRef) {
-        until("the worker is ready", async || {
-            self.record(job).contains("ready\n").then_some(())
-        })
-        .await;
+        until("the worker is ready", async || self.record(job).contains("ready\n").then_some(())).await;
     }
 }
 
@@ -140,8 +118,7 @@ pub(crate) async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Opt
 pub(crate) async fn ended(backend: &dyn Backend, job: &JobRef) -> Observation {
     until("the job has ended", async || {
         let seen = backend.list(std::slice::from_ref(job)).await.unwrap();
-        seen.into_iter()
-            .find(|o| matches!(o.state, Observed::Ended { .. }))
+        seen.into_iter().find(|o| matches!(o.state, Observed::Ended { .. }))
     })
     .await
 }

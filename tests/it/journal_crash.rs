@@ -75,11 +75,7 @@ impl History {
         for (attempt, per_mille) in [per_mille, per_mille, 0, 0].into_iter().enumerate() {
             self.set_faults(per_mille);
             self.servers += 1;
-            let disk = SimDisk {
-                world: self.world.clone(),
-                client: self.servers % 2,
-                gate: None,
-            };
+            let disk = SimDisk { world: self.world.clone(), client: self.servers % 2, gate: None };
             let disk = Liar::new(disk, self.lie);
             match Server::boot(&disk, self.servers, &self.model, self.slip) {
                 Ok(server) => {
@@ -187,13 +183,7 @@ impl History {
         let mut marks = lock(&self.world).marks.clone();
         let model = lock(&self.model);
         marks.extend(&model.marks);
-        Outcome {
-            states: model.states,
-            flips,
-            violation: model.violation.clone(),
-            marks,
-            failures: Vec::new(),
-        }
+        Outcome { states: model.states, flips, violation: model.violation.clone(), marks, failures: Vec::new() }
     }
 
     fn come_to_rest(&mut self, mut server: Simulated) -> u64 {
@@ -202,10 +192,7 @@ impl History {
             // What was in flight is taken or refused, and then comes one of the two that make a
             // flip in the last data frame visible.
             true => server.restart(true).and_then(|()| server.mark()),
-            false => server
-                .restart(false)
-                .and_then(|()| server.submit(2))
-                .and_then(|()| server.beat()),
+            false => server.restart(false).and_then(|()| server.submit(2)).and_then(|()| server.beat()),
         };
         if let Err(stop) = quiet {
             lock(&self.model).fail(format!("does not come to rest: {stop}"));
@@ -226,15 +213,8 @@ impl History {
         // Every byte in each tenth history.
         let stride = if self.random.u32(..10) == 0 { 1 } else { 13 };
         let read_by_recovery = |path: &str| path.starts_with("journal/") || path == "lease";
-        for (path, content) in image
-            .files
-            .iter()
-            .filter(|(path, _)| read_by_recovery(path))
-        {
-            let newest = good
-                .position
-                .source
-                .is_some_and(|part| part.to_string() == *path);
+        for (path, content) in image.files.iter().filter(|(path, _)| read_by_recovery(path)) {
+            let newest = good.position.source.is_some_and(|part| part.to_string() == *path);
             // Older parts and the holes of the lease are read less, so looked at less.
             let stride = if newest { stride } else { 97 };
             for at in (self.random.usize(..stride)..content.len()).step_by(stride) {
@@ -265,10 +245,8 @@ impl History {
 
 #[test]
 fn random_histories_lose_nothing_invent_nothing_and_are_never_refused() {
-    let histories = std::env::var("DCLUSTER_CRASH_HISTORIES")
-        .ok()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(HISTORIES);
+    let histories =
+        std::env::var("DCLUSTER_CRASH_HISTORIES").ok().and_then(|number| number.parse().ok()).unwrap_or(HISTORIES);
     let mut states = 0;
     let mut flips = 0;
     let mut marks = BTreeSet::new();
@@ -322,19 +300,10 @@ fn random_histories_lose_nothing_invent_nothing_and_are_never_refused() {
 }
 
 /// Runs an old server and its successors in a given interleaving, and judges what is left.
-fn interleave(
-    plan: &[(Client, u32)],
-    kill: Option<(Client, u32)>,
-    lie: Lie,
-    slip: Slip,
-) -> Outcome {
+fn interleave(plan: &[(Client, u32)], kill: Option<(Client, u32)>, lie: Lie, slip: Slip) -> Outcome {
     let model = Arc::new(Mutex::new(Model::new(1)));
     let world = Arc::new(Mutex::new(World::new(1)));
-    let disk = |client, gate| SimDisk {
-        world: world.clone(),
-        client,
-        gate,
-    };
+    let disk = |client, gate| SimDisk { world: world.clone(), client, gate };
     // The old server serves before the others come.
     let first = Server::boot(&disk(0, None), 100, &model, Slip::None).and_then(|mut server| {
         server.submit(1)?;
@@ -394,11 +363,9 @@ type Plan = (Vec<(Client, u32)>, Option<(Client, u32)>);
 
 /// All ways to pause 0 after i operations and 1 after j; then random ones, some with a kill.
 fn plans() -> impl Iterator<Item = Plan> {
-    let systematic = (0..90).step_by(2).flat_map(|i| {
-        (0..90)
-            .step_by(3)
-            .map(move |j| (vec![(0, i), (1, j), (0, 200), (1, 200)], None))
-    });
+    let systematic = (0..90)
+        .step_by(2)
+        .flat_map(|i| (0..90).step_by(3).map(move |j| (vec![(0, i), (1, j), (0, 200), (1, 200)], None)));
     let mut random = fastrand::Rng::with_seed(11);
     let drawn = (0..900).map(move |_| {
         let switches = random.usize(2..12);
@@ -417,20 +384,12 @@ fn an_old_server_that_wakes_acknowledges_nothing_that_its_successor_lacks() {
     for (plan, kill) in plans() {
         let outcome = interleave(&plan, kill, Lie::Nothing, Slip::None);
         assert_eq!(outcome.violation, None, "plan {plan:?}, kill {kill:?}");
-        assert_eq!(
-            outcome.failures,
-            Vec::<String>::new(),
-            "plan {plan:?}, kill {kill:?}"
-        );
+        assert_eq!(outcome.failures, Vec::<String>::new(), "plan {plan:?}, kill {kill:?}");
         marks.extend(outcome.marks);
         count += 1;
     }
     assert!(count > 2000, "only {count} interleavings");
-    for situation in [
-        "stopped by the fence",
-        "stopped by the claim",
-        "writer fenced",
-    ] {
+    for situation in ["stopped by the fence", "stopped by the claim", "writer fenced"] {
         assert!(marks.contains(situation), "never reached: {situation}");
     }
 }
@@ -446,8 +405,7 @@ fn lies_of_the_disk_are_caught_by_random_histories() {
         (Lie::Nothing, Slip::AcknowledgesBeforeAppend),
         (Lie::Nothing, Slip::IgnoresErrors),
     ] {
-        let caught =
-            (0..60).find(|&seed| History::new(seed, lie, slip).run(16).violation.is_some());
+        let caught = (0..60).find(|&seed| History::new(seed, lie, slip).run(16).violation.is_some());
         assert!(caught.is_some(), "{lie:?} {slip:?} was not caught");
     }
 }
@@ -461,8 +419,7 @@ fn mistakes_of_order_are_caught_by_interleavings() {
         (Lie::Nothing, Slip::NeverFences),
         (Lie::Nothing, Slip::ReadsBeforeClaim),
     ] {
-        let caught =
-            plans().find(|(plan, kill)| interleave(plan, *kill, lie, slip).violation.is_some());
+        let caught = plans().find(|(plan, kill)| interleave(plan, *kill, lie, slip).violation.is_some());
         assert!(caught.is_some(), "{lie:?} {slip:?} was not caught");
     }
 }
@@ -471,15 +428,10 @@ fn mistakes_of_order_are_caught_by_interleavings() {
 fn a_listing_from_the_cache_is_not_believed_when_taking_over() {
     let model = Arc::new(Mutex::new(Model::new(1)));
     let world = Arc::new(Mutex::new(World::new(1)));
-    let disk = |client| SimDisk {
-        world: world.clone(),
-        client,
-        gate: None,
-    };
+    let disk = |client| SimDisk { world: world.clone(), client, gate: None };
     let mut old = Server::boot(&disk(0), 1, &model, Slip::None).expect("boots");
     assert_eq!(disk(1).list("journal").expect("lists").len(), 1);
-    old.restart(false)
-        .expect("a part that the cache does not show");
+    old.restart(false).expect("a part that the cache does not show");
     old.submit(1).expect("acknowledged there");
     assert_eq!(disk(1).list("journal").expect("lists").len(), 1);
     Server::boot(&disk(1), 2, &model, Slip::None).expect("boots");

@@ -1,4 +1,5 @@
 //! Integration tests: one binary, a module per capability.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod fake_worker;
 mod journal_crash;

@@ -28,10 +28,7 @@ fn start(change: impl FnOnce(&mut PoolSpec)) -> Option<(Fake, Slurm)> {
 
 async fn refused(backend: &Slurm) -> BackendError {
     let job = (JobSeq(1), JobName::new("zzzz", JobSeq(1)));
-    let submit = Submit {
-        pool: "default".to_owned(),
-        jobs: vec![job],
-    };
+    let submit = Submit { pool: "default".to_owned(), jobs: vec![job] };
     backend.submit(&submit).await.unwrap_err()
 }
 
@@ -51,26 +48,14 @@ async fn a_life_on_slurm() {
     }) else {
         return;
     };
-    let cancel_all = || {
-        Command::new("scancel")
-            .args(["-u", "root"])
-            .status()
-            .unwrap()
-    };
+    let cancel_all = || Command::new("scancel").args(["-u", "root"]).status().unwrap();
     cancel_all();
     backend.prepare().await.unwrap();
     assert_eq!(backend.jobs_per_submit(), 1000);
 
     // An array: all run, on a node, and are listed and found.
     let jobs = fake.submit(&backend, 1, 3).await;
-    let array = jobs[0]
-        .id
-        .as_ref()
-        .unwrap()
-        .0
-        .strip_suffix("_0")
-        .unwrap()
-        .to_owned();
+    let array = jobs[0].id.as_ref().unwrap().0.strip_suffix("_0").unwrap().to_owned();
     for job in &jobs {
         fake.ready(job).await;
     }
@@ -79,131 +64,61 @@ async fn a_life_on_slurm() {
     assert_eq!(seen.len(), 3);
     for (seen, job) in seen.iter().zip(&jobs) {
         assert_eq!((&seen.name, Some(&seen.id)), (&job.name, job.id.as_ref()));
-        assert_eq!(
-            (&seen.state, seen.node.as_deref()),
-            (&Observed::Running, Some("n01"))
-        );
+        assert_eq!((&seen.state, seen.node.as_deref()), (&Observed::Running, Some("n01")));
         assert!((500..=600).contains(&seen.seconds_left.unwrap()));
     }
     let folder = fake.home.folder.display();
-    let start = format!(
-        "start {} {array}_2 env=a  b prologue=p umask=0077 pwd={folder}\nready\n",
-        jobs[2].name
-    );
+    let start = format!("start {} {array}_2 env=a  b prologue=p umask=0077 pwd={folder}\nready\n", jobs[2].name);
     assert_eq!(fake.record(&jobs[2]), start);
-    assert!(
-        fake.home
-            .folder
-            .join(format!("jobs/{}-2.log", jobs[0].name))
-            .exists()
-    );
+    assert!(fake.home.folder.join(format!("jobs/{}-2.log", jobs[0].name)).exists());
     let found = backend.find().await.unwrap();
-    assert_eq!(
-        found
-            .iter()
-            .filter(|o| o.state == Observed::Running)
-            .count(),
-        3
-    );
+    assert_eq!(found.iter().filter(|o| o.state == Observed::Running).count(), 3);
 
     // The early warning reaches the worker.
     let signal = ["--signal=USR1", "--batch", &format!("{array}_1")];
-    assert!(
-        Command::new("scancel")
-            .args(signal)
-            .status()
-            .unwrap()
-            .success()
-    );
-    until("USR1", async || {
-        fake.record(&jobs[1]).contains("USR1\n").then_some(())
-    })
-    .await;
+    assert!(Command::new("scancel").args(signal).status().unwrap().success());
+    until("USR1", async || fake.record(&jobs[1]).contains("USR1\n").then_some(())).await;
 
     // One ends by itself, one is cancelled and has time to end, one goes on.
     fake.write(&format!("stop.{}", jobs[0].name), "7");
     ended(&backend, &jobs[0]).await;
     let sentinel = Sentinel::read(&fake.home.exit_file(&jobs[0].name)).unwrap();
-    assert_eq!(
-        (sentinel.exit_code, sentinel.id, sentinel.node.as_str()),
-        (7, format!("{array}_0"), "n01")
-    );
+    assert_eq!((sentinel.exit_code, sentinel.id, sentinel.node.as_str()), (7, format!("{array}_0"), "n01"));
     backend.cancel(&jobs[1..2]).await.unwrap();
     let seen = ended(&backend, &jobs[1]).await;
-    assert_eq!(
-        seen.state,
-        Observed::Ended {
-            how: EndedHow::Cancelled,
-            exit_code: None
-        }
-    );
-    assert_eq!(
-        Sentinel::read(&fake.home.exit_file(&jobs[1].name))
-            .unwrap()
-            .exit_code,
-        5
-    );
+    assert_eq!(seen.state, Observed::Ended { how: EndedHow::Cancelled, exit_code: None });
+    assert_eq!(Sentinel::read(&fake.home.exit_file(&jobs[1].name)).unwrap().exit_code, 5);
     assert_eq!(state(&backend, &jobs[2]).await, Some(Observed::Running));
 
     // Accounting, once it has caught up (or never, where there is none).
-    if Command::new("sacct")
-        .arg("-n")
-        .output()
-        .unwrap()
-        .status
-        .success()
-    {
+    if Command::new("sacct").arg("-n").output().unwrap().status.success() {
         let account = until("accounting knows", async || {
             let known = backend.account(&jobs[..2]).await.unwrap();
-            let over = known
-                .iter()
-                .filter(|o| matches!(o.state, Observed::Ended { .. }))
-                .count();
+            let over = known.iter().filter(|o| matches!(o.state, Observed::Ended { .. })).count();
             (over == 2).then_some(known)
         })
         .await;
         let first = account.iter().find(|o| o.name == jobs[0].name).unwrap();
-        assert_eq!(
-            first.state,
-            Observed::Ended {
-                how: EndedHow::Exited,
-                exit_code: Some(7)
-            }
-        );
+        assert_eq!(first.state, Observed::Ended { how: EndedHow::Exited, exit_code: Some(7) });
         assert_eq!(first.reason, "FAILED, exit code 7:0");
         // Cancelled before it began.
-        let held = Fake::new(Path::new("/var/tmp"), |pool| {
-            pool.directives = vec!["--hold".into()]
-        });
+        let held = Fake::new(Path::new("/var/tmp"), |pool| pool.directives = vec!["--hold".into()]);
         let slurm = Slurm::new(held.home.clone());
         let waiting = held.submit(&slurm, 50, 2).await;
         assert_eq!(state(&slurm, &waiting[1]).await, Some(Observed::Pending));
         slurm.cancel(&waiting).await.unwrap();
         until("accounting knows", async || {
             let known = slurm.account(&waiting).await.unwrap();
-            let cancelled = Observed::Ended {
-                how: EndedHow::Cancelled,
-                exit_code: None,
-            };
+            let cancelled = Observed::Ended { how: EndedHow::Cancelled, exit_code: None };
             (known.iter().filter(|o| o.state == cancelled).count() == 2).then_some(())
         })
         .await;
     }
 
     // Jobs that are unknown are absent; to cancel them is no error.
-    let nobody = JobRef {
-        name: JobName::new(&fake.home.id4, JobSeq(99)),
-        id: Some(NativeId("987654".into())),
-    };
+    let nobody = JobRef { name: JobName::new(&fake.home.id4, JobSeq(99)), id: Some(NativeId("987654".into())) };
     assert_eq!(state(&backend, &nobody).await, None);
-    assert_eq!(
-        backend
-            .list(&[nobody.clone(), jobs[2].clone()])
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(backend.list(&[nobody.clone(), jobs[2].clone()]).await.unwrap().len(), 1);
     backend.cancel(&[nobody]).await.unwrap();
 
     impossible_shapes().await;
@@ -219,26 +134,11 @@ type Change = fn(&mut PoolSpec);
 
 async fn impossible_shapes() {
     let changes: [(Change, &str); 5] = [
-        (
-            |pool| pool.queue = Some("nosuch".into()),
-            "Invalid partition name specified",
-        ),
-        (
-            |pool| pool.memory_bytes = Some(1 << 50),
-            "Requested node configuration is not available",
-        ),
-        (
-            |pool| pool.cores = 25,
-            "Requested node configuration is not available",
-        ),
-        (
-            |pool| pool.constraint = Some("a|b".into()),
-            "Invalid feature specification",
-        ),
-        (
-            |pool| pool.gpus = 99,
-            "Requested node configuration is not available",
-        ),
+        (|pool| pool.queue = Some("nosuch".into()), "Invalid partition name specified"),
+        (|pool| pool.memory_bytes = Some(1 << 50), "Requested node configuration is not available"),
+        (|pool| pool.cores = 25, "Requested node configuration is not available"),
+        (|pool| pool.constraint = Some("a|b".into()), "Invalid feature specification"),
+        (|pool| pool.gpus = 99, "Requested node configuration is not available"),
     ];
     for (change, says) in changes {
         let Some((_fake, backend)) = start(change) else {
@@ -271,42 +171,18 @@ async fn controller_stopped(backend: &Slurm, job: &JobRef) {
     let conf = std::env::var("SLURM_CONF").unwrap();
     let bed = Path::new(&conf).ancestors().nth(2).unwrap();
     let pid = std::fs::read_to_string(bed.join("run/slurmctld.pid")).unwrap();
-    assert!(
-        Command::new("kill")
-            .arg(pid.trim())
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
     let stat = format!("/proc/{}/exe", pid.trim());
-    until("the controller is down", async || {
-        std::fs::read_link(&stat).is_err().then_some(())
-    })
-    .await;
+    until("the controller is down", async || std::fs::read_link(&stat).is_err().then_some(())).await;
     let error = refused(backend).await;
     assert_eq!(error.class, ErrorClass::Transient, "{error}");
     let job = std::slice::from_ref(job);
-    assert_eq!(
-        backend.list(job).await.unwrap_err().class,
-        ErrorClass::Transient
-    );
-    assert_eq!(
-        backend.find().await.unwrap_err().class,
-        ErrorClass::Transient
-    );
-    assert_eq!(
-        backend.cancel(job).await.unwrap_err().class,
-        ErrorClass::Transient
-    );
+    assert_eq!(backend.list(job).await.unwrap_err().class, ErrorClass::Transient);
+    assert_eq!(backend.find().await.unwrap_err().class, ErrorClass::Transient);
+    assert_eq!(backend.cancel(job).await.unwrap_err().class, ErrorClass::Transient);
     assert!(Command::new("slurmctld").status().unwrap().success());
     until("the controller is back", async || {
-        Command::new("scontrol")
-            .arg("ping")
-            .output()
-            .unwrap()
-            .status
-            .success()
-            .then_some(())
+        Command::new("scontrol").arg("ping").output().unwrap().status.success().then_some(())
     })
     .await;
     assert_eq!(state(backend, &job[0]).await, Some(Observed::Running));

@@ -4,9 +4,7 @@
 use crate::simdisk::{Image, World};
 use dcluster::runtime::disk::{Disk, DiskFile};
 use dcluster::runtime::journal::{Journal, Limits, Part, recover};
-use dcluster::runtime::lease::{
-    Claim, Holder, Lease, LeaseError, LeaseState, claim, newest_claim, read_lease,
-};
+use dcluster::runtime::lease::{Claim, Holder, Lease, LeaseError, LeaseState, claim, newest_claim, read_lease};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -15,11 +13,7 @@ use std::{fmt, io};
 
 pub(crate) const CLUSTER: &str = "sim";
 
-pub(crate) const LIMITS: Limits = Limits {
-    reserve_bytes: 128,
-    compact_bytes: 512,
-    payload_bytes: 300,
-};
+pub(crate) const LIMITS: Limits = Limits { reserve_bytes: 128, compact_bytes: 512, payload_bytes: 300 };
 
 /// The record of a number: of varying length, and different in every byte from its neighbours.
 pub(crate) fn record(number: u32) -> Vec<u8> {
@@ -85,11 +79,7 @@ impl Model {
             let share = self.random.u32(1..16);
             let random = &mut self.random;
             let keep = |number: usize| {
-                if all {
-                    state >> number & 1 == 1
-                } else {
-                    random.u32(..16) < share
-                }
+                if all { state >> number & 1 == 1 } else { random.u32(..16) < share }
             };
             let hole: &[u8] = if state % 3 == 2 { &stale } else { &[] };
             let image = world.image(keep, hole);
@@ -182,11 +172,7 @@ impl fmt::Display for Stop {
 
 impl From<LeaseError> for Stop {
     fn from(error: LeaseError) -> Self {
-        if error.is_fenced() {
-            Self::Fenced
-        } else {
-            Self::Failed(error.to_string())
-        }
+        if error.is_fenced() { Self::Fenced } else { Self::Failed(error.to_string()) }
     }
 }
 
@@ -202,9 +188,7 @@ pub(crate) struct Server<D: Disk + Clone> {
 impl<D: Disk + Clone> Server<D> {
     pub(crate) fn boot(disk: &D, id: u8, model: &Shared, slip: Slip) -> Result<Self, Stop> {
         let failed = |error: &dyn std::error::Error| Stop::Failed(error.to_string());
-        let read = |lease: Option<&LeaseState>| {
-            recover(disk, CLUSTER, lease).map_err(|error| failed(&error))
-        };
+        let read = |lease: Option<&LeaseState>| recover(disk, CLUSTER, lease).map_err(|error| failed(&error));
         let early = match slip {
             Slip::ReadsBeforeClaim => Some(read(read_lease(disk)?.as_ref())?),
             _ => None,
@@ -252,23 +236,10 @@ impl<D: Disk + Clone> Server<D> {
             model.servers.insert(id, (state.clone(), Vec::new()));
         }
         let base: Vec<_> = state.iter().map(|&number| record(number)).collect();
-        let journal = Journal::start(
-            disk.clone(),
-            CLUSTER,
-            epoch,
-            recovered.position,
-            base.iter(),
-            LIMITS,
-        )
-        .map_err(|error| failed(&error))?;
+        let journal = Journal::start(disk.clone(), CLUSTER, epoch, recovered.position, base.iter(), LIMITS)
+            .map_err(|error| failed(&error))?;
         lease.fence()?;
-        Ok(Self {
-            id,
-            lease,
-            journal,
-            model: model.clone(),
-            slip,
-        })
+        Ok(Self { id, lease, journal, model: model.clone(), slip })
     }
 
     fn held(&self) -> (Vec<u32>, Vec<u32>) {
@@ -352,12 +323,7 @@ impl<D: Disk + Clone> Server<D> {
             lock(&self.model).marks.insert("flight folded into base");
         } else if !flight.is_empty() {
             let mut model = lock(&self.model);
-            model
-                .servers
-                .get_mut(&self.id)
-                .expect("it booted")
-                .1
-                .clear();
+            model.servers.get_mut(&self.id).expect("it booted").1.clear();
             model.marks.insert("flight refused after new base");
         }
         Ok(())
@@ -365,9 +331,7 @@ impl<D: Disk + Clone> Server<D> {
 
     pub(crate) fn mark(&mut self) -> Result<(), Stop> {
         let marked = self.journal.mark();
-        marked
-            .map(drop)
-            .map_err(|error| Stop::Failed(error.to_string()))
+        marked.map(drop).map_err(|error| Stop::Failed(error.to_string()))
     }
 
     pub(crate) fn beat(&mut self) -> Result<(), Stop> {
@@ -422,19 +386,13 @@ impl<D: Disk> Disk for Liar<D> {
     type File = LiarFile<D::File>;
     fn create(&self, path: &str) -> io::Result<Self::File> {
         let file = self.disk.create(path)?;
-        Ok(LiarFile {
-            file,
-            lie: self.lie,
-        })
+        Ok(LiarFile { file, lie: self.lie })
     }
     fn open_write(&self, path: &str) -> io::Result<Self::File> {
         let file = self.disk.open_write(path)?;
         // A client that writes updates its own cache.
         self.lease.take();
-        Ok(LiarFile {
-            file,
-            lie: self.lie,
-        })
+        Ok(LiarFile { file, lie: self.lie })
     }
     fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
         self.disk.read(path, limit)

@@ -57,9 +57,7 @@ struct Folder {
 impl Folder {
     fn entries(&self) -> BTreeMap<String, Entry> {
         let mut entries = self.stable.clone();
-        self.pending
-            .iter()
-            .for_each(|change| apply(&mut entries, change));
+        self.pending.iter().for_each(|change| apply(&mut entries, change));
         entries
     }
 
@@ -118,10 +116,7 @@ impl World {
             inodes: Vec::new(),
             folders: BTreeMap::from([(String::new(), Folder::default())]),
             capacity: None,
-            faults: Faults {
-                random: fastrand::Rng::with_seed(seed),
-                per_mille: 0,
-            },
+            faults: Faults { random: fastrand::Rng::with_seed(seed), per_mille: 0 },
             budgets: BTreeMap::new(),
             links_supported: true,
             marks: BTreeSet::new(),
@@ -142,10 +137,7 @@ impl World {
             }
         }
         for (path, content) in &image.files {
-            self.inodes.push(Inode {
-                stable: content.clone(),
-                pieces: Vec::new(),
-            });
+            self.inodes.push(Inode { stable: content.clone(), pieces: Vec::new() });
             let (folder, leaf) = split(path);
             let entry = Entry::File(self.inodes.len() - 1);
             let folder = self.folders.entry(folder.to_owned()).or_default();
@@ -195,19 +187,14 @@ impl World {
             trees.insert(name, entries);
         }
         for (folder, entries) in &trees {
-            let there =
-                folder.is_empty() || trees[&String::new()].get(*folder) == Some(&Entry::Folder);
+            let there = folder.is_empty() || trees[&String::new()].get(*folder) == Some(&Entry::Folder);
             if !there {
                 continue;
             }
             image.folders.insert((*folder).clone());
             for (leaf, entry) in entries {
                 if let Entry::File(inode) = entry {
-                    let path = if folder.is_empty() {
-                        leaf.clone()
-                    } else {
-                        format!("{folder}/{leaf}")
-                    };
+                    let path = if folder.is_empty() { leaf.clone() } else { format!("{folder}/{leaf}") };
                     image.files.insert(path, contents[*inode].clone());
                 }
             }
@@ -226,9 +213,7 @@ impl World {
             }
         }
         let mut journal = free.iter().map(|&inode| &self.inodes[inode].stable);
-        journal
-            .rfind(|content| content.starts_with(b"DCJ1"))
-            .map_or_else(Vec::new, |content| (**content).clone())
+        journal.rfind(|content| content.starts_with(b"DCJ1")).map_or_else(Vec::new, |content| (**content).clone())
     }
 
     /// Runs the observer.
@@ -244,13 +229,7 @@ impl World {
     }
 
     fn error(&mut self) -> io::Error {
-        let codes = [
-            libc::EIO,
-            libc::EIO,
-            libc::ENOSPC,
-            libc::EDQUOT,
-            libc::ESTALE,
-        ];
+        let codes = [libc::EIO, libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::ESTALE];
         let random = &mut self.faults.random;
         io::Error::from_raw_os_error(codes[random.usize(..codes.len())])
     }
@@ -298,13 +277,7 @@ impl World {
         files.iter().map(|&inode| size(&self.inodes[inode])).sum()
     }
 
-    fn write(
-        &mut self,
-        client: Client,
-        inode: usize,
-        offset: usize,
-        data: &[u8],
-    ) -> io::Result<()> {
+    fn write(&mut self, client: Client, inode: usize, offset: usize, data: &[u8]) -> io::Result<()> {
         let mut pieces = vec![];
         let end = offset + data.len();
         let mut at = offset;
@@ -320,9 +293,7 @@ impl World {
             self.marks.insert("write failed");
             result = Err(error);
         }
-        let room = self
-            .capacity
-            .map_or(usize::MAX, |all| all.saturating_sub(self.used()));
+        let room = self.capacity.map_or(usize::MAX, |all| all.saturating_sub(self.used()));
         let size = self.content(client, inode).len();
         if end.saturating_sub(size) > room {
             pieces.retain(|(at, data)| at + data.len() <= size + room);
@@ -331,13 +302,7 @@ impl World {
         }
         let written = pieces.last().map_or(0, |(at, data)| at + data.len());
         let mut add = |offset, data| {
-            self.inodes[inode].pieces.push(Piece {
-                client,
-                flushed: false,
-                dropped: false,
-                offset,
-                data,
-            });
+            self.inodes[inode].pieces.push(Piece { client, flushed: false, dropped: false, offset, data });
         };
         if written > size {
             add(written, Vec::new());
@@ -506,17 +471,11 @@ impl Disk for SimDisk {
             if folder.entries().contains_key(leaf) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            folder.change(
-                self.client,
-                NameChange::Add(leaf.to_owned(), Entry::File(inode)),
-            );
+            folder.change(self.client, NameChange::Add(leaf.to_owned(), Entry::File(inode)));
             world.inodes.push(Inode::default());
             Ok(inode)
         })?;
-        Ok(SimFile {
-            disk: self.clone(),
-            inode,
-        })
+        Ok(SimFile { disk: self.clone(), inode })
     }
 
     fn open_write(&self, path: &str) -> io::Result<SimFile> {
@@ -526,10 +485,7 @@ impl Disk for SimDisk {
             }
             world.inode(path)
         })?;
-        Ok(SimFile {
-            disk: self.clone(),
-            inode,
-        })
+        Ok(SimFile { disk: self.clone(), inode })
     }
 
     fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
@@ -591,10 +547,7 @@ impl Disk for SimDisk {
             if folder.entries().contains_key(leaf) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            folder.change(
-                self.client,
-                NameChange::Add(leaf.to_owned(), Entry::File(inode)),
-            );
+            folder.change(self.client, NameChange::Add(leaf.to_owned(), Entry::File(inode)));
             if failed {
                 // Done, but the reply was lost; the repeated request finds the name taken.
                 world.marks.insert("link repeated");
@@ -638,8 +591,7 @@ impl Disk for SimDisk {
 impl DiskFile for SimFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let (client, inode) = (self.disk.client, self.inode);
-        self.disk
-            .change(|world| world.write(client, inode, offset as usize, data))
+        self.disk.change(|world| world.write(client, inode, offset as usize, data))
     }
 
     fn sync(&mut self) -> io::Result<()> {
