@@ -4,6 +4,7 @@ use super::Context;
 use crate::backends::render::{RenderInput, render_job_script};
 use crate::cluster::Folder;
 use crate::config::options::{ClusterOption, PoolOptions};
+use crate::config::resolve::Shown;
 use crate::config::spec::BackendKind;
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::JobSeq;
@@ -31,8 +32,7 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     // A cluster that was never up has no letters yet; `up` draws them.
     let letters = if folder.exists() { folder.open()?.letters } else { "wxyz".to_owned() };
     let home = crate::backends::job_home(&folder, &letters, &resolved.spec)?;
-    let origins: BTreeMap<String, String> =
-        resolved.values.iter().map(|shown| (shown.key.name().replace('-', "_"), shown.origin.to_string())).collect();
+    let origins = origins(&resolved.values);
     let jobs = resolved.spec.jobs.max(1);
     let input = RenderInput {
         home: &home,
@@ -55,4 +55,15 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     context.printer.note(&format!("submit command: {command}"));
     context.printer.data(script.trim_end())?;
     Ok(0)
+}
+
+/// Says of every field of a pool where it came from, and of sizes and times what they became.
+fn origins(values: &[Shown]) -> BTreeMap<String, String> {
+    let one = |shown: &Shown| match shown.key.name() {
+        "memory" => ("memory_bytes".to_owned(), format!("{}, {}", shown.origin, shown.text)),
+        "walltime" => ("walltime_seconds".to_owned(), format!("{}, {}", shown.origin, shown.text)),
+        "drain-lead" => ("drain_lead_seconds".to_owned(), format!("{}, {}", shown.origin, shown.text)),
+        name => (name.replace('-', "_"), shown.origin.to_string()),
+    };
+    values.iter().map(one).collect()
 }
