@@ -7,6 +7,7 @@ use crate::error::{Kind, Problem};
 use crate::runtime::disk::RealDisk;
 use crate::runtime::lease::{self, ServerState};
 use crate::server::core::Core;
+use crate::server::log;
 use crate::server::{StartLine, core_of, replay};
 use crate::sys::new_session;
 use std::fs::OpenOptions;
@@ -14,9 +15,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
-
-/// A server log that has grown past this is set aside once.
-const LOG_BYTES_MAX: u64 = 16 << 20;
 
 /// What is the matter with a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,19 +93,8 @@ pub(super) async fn start_server(
         |what: &str, error: std::io::Error| Problem::new(Kind::Unreachable, what.to_owned()).says(error.to_string());
     let program = std::env::current_exe().map_err(|error| internal("cannot find the path of this program", error))?;
     let log_path = folder.server_log();
-    if std::fs::metadata(&log_path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
-        // A log that cannot be set aside only grows.
-        let _ = std::fs::rename(&log_path, log_path.with_extension("log.1"));
-    }
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&log_path)
-        .map_err(|error| {
-        internal("cannot write the server's log", error).location(log_path.display().to_string())
-    })?;
+    let log = log::open(&log_path)
+        .map_err(|error| internal("cannot write the server's log", error).location(log_path.display().to_string()))?;
     let mut command = Command::new(program);
     command.arg("server").arg("--cluster-folder").arg(folder.path());
     if open {

@@ -15,6 +15,7 @@ use crate::selection::Selection;
 use crate::ui::printer::{Printer, Verbosity};
 use crate::ui::progress::{Choice, Face, Surroundings, face};
 use anstream::ColorChoice;
+use nix::sys::resource::{Resource, getrlimit};
 use std::future::Future;
 use std::path::PathBuf;
 
@@ -96,9 +97,20 @@ impl Context {
         Ok(Folder::of(&self.state()?, &resolved.name))
     }
 
-    /// Returns the environment that jobs get, as a shell file.
+    /// Returns the environment that jobs get, as a shell file: the variables of now, and the limit on core
+    /// dumps, which the server lowers for itself.
     pub fn environment(&self) -> Vec<u8> {
-        environment::render(self.variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned())))
+        let variables = self.variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut file = environment::render(variables);
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_CORE) {
+            let limit = if soft == nix::sys::resource::RLIM_INFINITY {
+                "unlimited".to_owned()
+            } else {
+                (soft / 1024).to_string()
+            };
+            file.extend_from_slice(format!("ulimit -S -c {limit}\n").as_bytes());
+        }
+        file
     }
 
     /// Decides how progress looks.

@@ -1,10 +1,13 @@
 //! `dcluster server`: what `up` starts; hidden from the short help.
 
 use super::Context;
+use crate::cluster::Folder;
 use crate::error::Problem;
+use crate::server::log::Log;
 use crate::server::{self, ServerOptions};
 use clap::Args;
 use std::path::PathBuf;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Run the server of a cluster (started by `dcluster up`)
 #[derive(Args, Debug)]
@@ -23,13 +26,20 @@ pub(super) struct ServerArgs {
 }
 
 pub(super) fn run(args: &ServerArgs, context: &Context) -> Result<u8, Problem> {
-    start_log(context);
+    let folder = Folder::at(&args.cluster_folder);
+    match Log::open(&folder.server_log()) {
+        Ok(log) => start_log(log, context),
+        Err(_) => start_log(std::io::stderr, context),
+    }
     let options = ServerOptions { folder: args.cluster_folder.clone(), open: args.open, take_over: args.take_over };
     server::run(&options).map(|()| 0)
 }
 
-/// Logs to standard error: one line per event, control characters escaped by the subscriber.
-pub(super) fn start_log(context: &Context) {
+/// Starts the log of a server or worker: one line per event, control characters escaped by the subscriber.
+pub(super) fn start_log<W>(writer: W, context: &Context)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = context.variables.get("DCLUSTER_LOG").and_then(|value| value.to_str()).unwrap_or("info");
     let filter = tracing_subscriber::EnvFilter::new(filter);
     // A second call would be a bug of ours, and harmless.
@@ -37,6 +47,6 @@ pub(super) fn start_log(context: &Context) {
         .with_env_filter(filter)
         .with_ansi(false)
         .with_target(false)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .try_init();
 }

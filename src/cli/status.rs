@@ -5,7 +5,8 @@ use super::connect::{Condition, condition, connect, not_up};
 use super::context::interrupted;
 use crate::cluster::Folder;
 use crate::config::options::ClusterOption;
-use crate::config::spec::BackendKind;
+use crate::config::spec::{BackendKind, PoolSpec, Spec};
+use crate::config::units::human_size;
 use crate::error::Problem;
 use crate::ledger::{Job, JobState};
 use crate::runtime::control::Status;
@@ -38,16 +39,16 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<u8, Problem> {
     if condition(&folder)? != Condition::Up {
         return Err(not_up(&folder));
     }
-    let backend = folder.spec()?.backend;
+    let spec = folder.spec()?;
     let work = async {
         let mut client = connect(&folder, context).await?;
         let mut told = String::new();
         loop {
             let status = super::up::status(&mut client).await?;
             let text = if context.printer.json {
-                serde_json::to_string(&view(&folder, backend, &status)).unwrap_or_default()
+                serde_json::to_string(&view(&folder, spec.backend, &status)).unwrap_or_default()
             } else {
-                screen(&folder, backend, &status, context)
+                screen(&folder, &spec, &status, context)
             };
             // What only counts seconds is no change.
             let key = if args.watch { essence(&status) } else { text.clone() };
@@ -81,7 +82,8 @@ fn milliseconds(ms: u64) -> Duration {
 }
 
 /// One screen for people, at most 80 columns wide but for foreign words.
-pub(super) fn screen(folder: &Folder, backend: BackendKind, status: &Status, context: &Context) -> String {
+pub(super) fn screen(folder: &Folder, spec: &Spec, status: &Status, context: &Context) -> String {
+    let backend = spec.backend;
     let flag = super::connect::cluster_flag(folder);
     let mut text = format!(
         "{} on {}, up {}",
@@ -92,6 +94,7 @@ pub(super) fn screen(folder: &Folder, backend: BackendKind, status: &Status, con
     let mut line = |label: &str, words: &str| {
         let _ = write!(text, "\n  {label:<8} {words}");
     };
+    line("pool", &pool_line(&spec.pool));
     line("work", &work_line(status));
     line("jobs", &jobs_line(status));
     let workers: Vec<_> = status.workers.iter().filter(|worker| worker.state != "silent").collect();
@@ -144,6 +147,24 @@ pub(super) fn screen(folder: &Folder, backend: BackendKind, status: &Status, con
         let _ = write!(text, "\n\n{}", worker_table(status, context));
     }
     text
+}
+
+/// The shape of a job.
+fn pool_line(pool: &PoolSpec) -> String {
+    let mut words = count(u64::from(pool.cores), "core");
+    if let Some(bytes) = pool.memory_bytes {
+        let _ = write!(words, ", {}", human_size(bytes));
+    }
+    if pool.gpus > 0 {
+        let _ = write!(words, ", {}", count(u64::from(pool.gpus), "GPU"));
+    }
+    if let Some(seconds) = pool.walltime_seconds {
+        let _ = write!(words, ", walltime {}", duration(Duration::from_secs(seconds)));
+    }
+    if let Some(queue) = &pool.queue {
+        let _ = write!(words, ", queue {}", escape(queue));
+    }
+    format!("default: {words} a job")
 }
 
 fn meaning(backend: BackendKind, reason: &str) -> Option<String> {

@@ -105,7 +105,7 @@ fn gpus(context: &Context) -> Vec<String> {
 }
 
 fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Problem> {
-    super::server::start_log(context);
+    super::server::start_log(std::io::stderr, context);
     folder.open()?;
     let spec = folder.spec()?;
     let facts = Facts::of_host(&context.variables);

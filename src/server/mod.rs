@@ -6,6 +6,7 @@ pub mod core;
 mod driver;
 pub mod events;
 pub mod listen;
+pub mod log;
 mod outbox;
 pub mod record;
 mod takeover;
