@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex};
 /// States of one moment: all up to two to this power, else a sample.
 const BITS: usize = 4;
 const SAMPLE: u64 = 4;
+/// Steps of a history.
+const STEPS: u32 = 14;
 /// Histories of every run; `DCLUSTER_CRASH_HISTORIES` asks for more.
 const HISTORIES: u64 = 200;
 
@@ -132,7 +134,11 @@ impl History {
                 lock(&self.world).budgets.insert(client, budget);
                 let _ = server.submit(2).and_then(|()| server.submit(2));
                 lock(&self.world).budgets.clear();
-                Err(Stop::Failed("killed".to_owned()))
+                drop(server);
+                if self.random.bool() {
+                    self.crash();
+                }
+                return self.boot(faults);
             }
             _ => {
                 let closed = server.close();
@@ -148,6 +154,9 @@ impl History {
             return Some(server);
         }
         lock(&self.world).capacity = None;
+        if !server.journal.is_condemned() && server.is_idle() {
+            return Some(server);
+        }
         if server.journal.is_condemned() && self.random.u32(..4) > 0 {
             let fold = self.random.bool();
             for per_mille in [200, 0] {
@@ -188,12 +197,25 @@ impl History {
 
     fn come_to_rest(&mut self, mut server: Simulated) -> u64 {
         self.set_faults(0);
-        let quiet = match self.random.bool() {
-            // What was in flight is taken or refused, and then comes one of the two that make a
-            // flip in the last data frame visible.
-            true => server.restart(true).and_then(|()| server.mark()),
-            false => server.restart(false).and_then(|()| server.submit(2)).and_then(|()| server.beat()),
-        };
+        // Whatever the history left in flight is taken; then comes one of the things that make a
+        // flip in the last data frame visible.
+        let quiet = server.restart(true).and_then(|()| match self.random.u32(..4) {
+            0 => server.submit(2).and_then(|()| server.beat()),
+            1 => {
+                server.submit(2)?;
+                server.submit(1)?;
+                server.mark()
+            }
+            2 => {
+                // The base alone holds what failed before.
+                self.set_faults(1000);
+                let failed = server.submit(2);
+                self.set_faults(0);
+                assert!(failed.is_err(), "every operation fails");
+                server.restart(true)
+            }
+            _ => server.mark(),
+        });
         if let Err(stop) = quiet {
             lock(&self.model).fail(format!("does not come to rest: {stop}"));
         }
@@ -255,7 +277,7 @@ fn random_histories_lose_nothing_invent_nothing_and_are_never_refused() {
         let run = |first: u64| {
             move || {
                 let seeds = (first..histories).step_by(2);
-                let runs = seeds.map(|s| (s, History::new(s, Lie::Nothing, Slip::None).run(16)));
+                let runs = seeds.map(|s| (s, History::new(s, Lie::Nothing, Slip::None).run(STEPS)));
                 runs.collect::<Vec<_>>()
             }
         };
@@ -268,8 +290,8 @@ fn random_histories_lose_nothing_invent_nothing_and_are_never_refused() {
         flips += outcome.flips;
         marks.extend(outcome.marks);
     }
-    assert!(states >= 100_000, "only {states} crash states");
-    assert!(flips >= 20_000, "only {flips} flips");
+    assert!(states >= 150_000, "only {states} crash states");
+    assert!(flips >= 40_000, "only {flips} flips");
     for situation in [
         "clean close",
         "close failed",
@@ -405,7 +427,7 @@ fn lies_of_the_disk_are_caught_by_random_histories() {
         (Lie::Nothing, Slip::AcknowledgesBeforeAppend),
         (Lie::Nothing, Slip::IgnoresErrors),
     ] {
-        let caught = (0..60).find(|&seed| History::new(seed, lie, slip).run(16).violation.is_some());
+        let caught = (0..60).find(|&seed| History::new(seed, lie, slip).run(STEPS).violation.is_some());
         assert!(caught.is_some(), "{lie:?} {slip:?} was not caught");
     }
 }

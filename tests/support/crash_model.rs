@@ -246,6 +246,11 @@ impl<D: Disk + Clone> Server<D> {
         lock(&self.model).servers[&self.id].clone()
     }
 
+    /// Nothing is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held().1.is_empty()
+    }
+
     /// What is in flight is now part of the state, and of what was promised.
     fn acknowledge(&self) {
         let mut model = lock(&self.model);

@@ -130,7 +130,7 @@ pub struct Journal<D: Disk> {
     /// `None` after an error: condemned, or closed.
     current: Option<Current<D::File>>,
     next_number: u32,
-    /// The highest number ever given to a frame; none is given twice in an epoch.
+    /// The highest number given to a frame; none is given twice in parts that may count.
     sequence: u64,
     durable: u64,
     /// The newest part with a whole base; with `current` there are two newer than all before it.
@@ -262,6 +262,7 @@ impl<D: Disk> Journal<D> {
             return Err(StartError::io("create", part)(full));
         }
         self.next_number += 1;
+        let sequence = self.sequence;
         let mut may_count = false;
         match self.build(part, base, &mut may_count) {
             Ok(current) => {
@@ -278,6 +279,9 @@ impl<D: Disk> Journal<D> {
                     // After a crash the removed part may be back, with a whole base, and win over
                     // anything that is still added to the old part.
                     self.current = None;
+                } else {
+                    // It never will be; the old part goes on without a gap.
+                    self.sequence = sequence;
                 }
                 Err(error)
             }
