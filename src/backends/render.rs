@@ -288,7 +288,7 @@ fn meaning(topic: &str) -> Option<&'static str> {
         }
         "environment" => "the environment of `dcluster up`, from a file that only you can read",
         "prologue" => "your prologue",
-        "worker" => "the worker, in the background: bash runs no trap while it waits for a foreground command",
+        "worker" => "the worker, in the background of this script, which forwards signals to it meanwhile",
         _ => return None,
     })
 }

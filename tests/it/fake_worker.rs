@@ -32,7 +32,10 @@ if [ -e stubborn ]; then trap 'record TERM' TERM; else trap 'record TERM; exit 5
 if [ -e litter ]; then setsid sleep 1000 & echo $! > "litter.$job"; fi
 record ready
 while [ ! -e "stop.$job" ]; do sleep 0.05; done
-exit "$(<"stop.$job")"
+trap '' USR1 USR2 HUP # bash may lose the output of a substitution to a signal
+code=$(<"stop.$job")
+record "exit $code"
+exit "$code"
 "#;
 
 /// A folder and what jobs have in common.
@@ -99,6 +102,17 @@ impl Fake {
     /// Waits until a job's worker is ready.
     pub(crate) async fn ready(&self, job: &JobRef) {
         until("the worker is ready", async || self.record(job).contains("ready\n").then_some(())).await;
+    }
+}
+
+impl Drop for Fake {
+    /// A test that failed leaves no process either.
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.home.folder.join("jobs")).into_iter().flatten().flatten() {
+            if let Some((name, _)) = entry.file_name().to_str().and_then(|n| JobName::parse(&self.home.id4, n)) {
+                dcluster::backends::leftovers::sweep(&name);
+            }
+        }
     }
 }
 

@@ -48,7 +48,7 @@ async fn runs_and_leaves_its_exit_code() {
     assert_eq!((seen.state, seen.reason.as_str()), (exited(Some(7)), "exit code 7"));
     let sentinel = Sentinel::read(&fake.home.exit_file(name)).unwrap();
     assert_eq!((sentinel.exit_code, sentinel.signal, &sentinel.id), (7, None, &id.0));
-    assert!(fake.record(&jobs[0]).ends_with("ready\nsweep\n"));
+    assert!(fake.record(&jobs[0]).ends_with("ready\nexit 7\nsweep\n"));
     let mode = |name: &str| {
         let path = fake.home.job_folder(&jobs[0].name).join(name);
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -94,7 +94,10 @@ async fn signals_do_not_blur_the_exit_code() {
         while kill(script_pid(job), Signal::SIGUSR2).is_ok() {
             tokio::time::sleep(std::time::Duration::from_micros(300)).await;
         }
-        assert_eq!(ended(&backend, job).await.state, exited(Some(code)));
+        let seen = ended(&backend, job).await;
+        let log = fake.read(&format!("jobs/{}/log", job.name));
+        assert_eq!(seen.state, exited(Some(code)), "{log}");
+        assert!(fake.record(job).contains(&format!("exit {code}\n")));
     }
 }
 
@@ -138,9 +141,8 @@ async fn a_killed_worker_is_told_from_one_that_exits() {
     let (fake, backend) = start(|_| {});
     let job = fake.submit(&backend, 1, 1).await.remove(0);
     fake.ready(&job).await;
-    let script = script_pid(&job);
-    let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).unwrap();
-    kill(Pid::from_raw(children.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    let pid = fake.read(&format!("jobs/{}/pid", job.name));
+    kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
     assert_eq!(ended(&backend, &job).await.state, exited(Some(137)));
     assert_eq!(Sentinel::read(&fake.home.exit_file(&job.name)).unwrap().signal, Some(9));
 }

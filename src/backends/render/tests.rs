@@ -65,16 +65,18 @@ fn slurm_array() {
     dcluster_folder='/home/me/my clusters/d'
     dcluster_binary="/opt/it's/dcluster"
     printf -v dcluster_job 'dc%s-%06d' abcd "$((7 + dcluster_index))"
-    dcluster_worker=
-    dcluster_caught=
+    dcluster_state=$dcluster_folder/jobs/$dcluster_job
+    dcluster_child=
     dcluster_code=
 
     dcluster_say() { printf 'dcluster: %s\n' "$*" >&2; }
 
     dcluster_signal() { # NAME NUMBER
-        dcluster_caught=1
-        if [ -n "$dcluster_worker" ]; then
-            kill -s "$1" "$dcluster_worker" 2>/dev/null
+        local pid=
+        if [ -n "$dcluster_child" ]; then
+            # The worker's number is written a moment after its child was started.
+            until [ -s "$dcluster_state/pid" ] || ! kill -0 "$dcluster_child" 2>/dev/null; do sleep 0.02; done
+            [ ! -s "$dcluster_state/code" ] && read -r pid < "$dcluster_state/pid" && kill -s "$1" "$pid" 2>/dev/null
         elif [ "$1" != USR1 ] && [ "$1" != USR2 ]; then
             exit $((128 + $2))
         fi
@@ -86,15 +88,15 @@ fn slurm_array() {
         trap - EXIT
         set +e +u
         cd "$dcluster_folder" || exit 72
-        [ -n "$dcluster_worker" ] || dcluster_say "$dcluster_job ended with code $code before its worker started"
+        [ -n "$dcluster_child" ] || dcluster_say "$dcluster_job ended with code $code before its worker started"
         "$dcluster_binary" worker --sweep --job "$dcluster_job"
         if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
         printf -v time '%(%s)T' -1
         printf '{"exit_code":%d,"signal":%s,"time":%d,"node":"%s","id":"%s","restart":%d}\n' \
             "$code" "$signal" "$time" "${dcluster_node//[^A-Za-z0-9._-]/_}" "$dcluster_id" "$dcluster_restart" \
-            > "jobs/$dcluster_job/exit.$$" &&
-            mv -f "jobs/$dcluster_job/exit.$$" "jobs/$dcluster_job/exit" ||
-            dcluster_say "cannot write jobs/$dcluster_job/exit in $dcluster_folder"
+            > "$dcluster_state/exit.$$" &&
+            mv -f "$dcluster_state/exit.$$" "$dcluster_state/exit" ||
+            dcluster_say "cannot write $dcluster_state/exit"
         exit "$code"
     }
 
@@ -108,7 +110,7 @@ fn slurm_array() {
     }
 
     export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
-    if ! cd "$dcluster_folder" || ! mkdir -p "jobs/$dcluster_job"; then
+    if ! cd "$dcluster_folder" || ! mkdir -p "$dcluster_state"; then
         dcluster_say "$dcluster_job cannot use the cluster folder $dcluster_folder on $dcluster_node: is it on a file system that this node shares with the submitting host?"
         exit 72
     fi
@@ -128,16 +130,27 @@ fn slurm_array() {
     [ "$dcluster_code" = 0 ] || dcluster_say "the last command of the prologue failed with code $dcluster_code; the worker starts nevertheless"
     cd "$dcluster_folder" || exit 72
 
-    "$dcluster_binary" worker --cluster-folder "$dcluster_folder" --job "$dcluster_job" &
-    dcluster_worker=$!
-    # A trap interrupts `wait`: ask again. Outside POSIX mode bash remembers a status it has told already.
-    while :; do
-        dcluster_caught=
-        wait "$dcluster_worker"
+    dcluster_worker() {
+        trap : HUP INT USR1 USR2 TERM
+        (
+            echo "$BASHPID" > "$dcluster_state/pid"
+            exec "$dcluster_binary" worker --cluster-folder "$dcluster_folder" --job "$dcluster_job"
+        )
         dcluster_code=$?
-        [ -n "$dcluster_caught" ] || break
+        echo "$dcluster_code" > "$dcluster_state/code"
+        exit "$dcluster_code"
+    }
+    rm -f "$dcluster_state/pid" "$dcluster_state/code"
+    dcluster_worker &
+    dcluster_child=$!
+    # A signal ends `wait` early, and bash 5.2 may then lose the status of a child that ends at that moment. So the
+    # status is that of a foreground command, which no trap disturbs, and comes in a file.
+    while [ ! -s "$dcluster_state/code" ] && kill -0 "$dcluster_child" 2>/dev/null; do
+        wait "$dcluster_child"
+        dcluster_code=$?
     done
-    exit "$dcluster_code"
+    read -r dcluster_code < "$dcluster_state/code"
+    exit "${dcluster_code:-71}"
     "###);
 }
 
@@ -243,17 +256,19 @@ fn local_explained() {
     dcluster_folder='/home/me/my clusters/d'
     dcluster_binary="/opt/it's/dcluster"
     printf -v dcluster_job 'dc%s-%06d' abcd "$((7 + dcluster_index))"
-    dcluster_worker=
-    dcluster_caught=
+    dcluster_state=$dcluster_folder/jobs/$dcluster_job
+    dcluster_child=
     dcluster_code=
 
     dcluster_say() { printf 'dcluster: %s\n' "$*" >&2; }
 
     # a signal reaches this script alone, so the worker is told; without a worker it ends the job
     dcluster_signal() { # NAME NUMBER
-        dcluster_caught=1
-        if [ -n "$dcluster_worker" ]; then
-            kill -s "$1" "$dcluster_worker" 2>/dev/null
+        local pid=
+        if [ -n "$dcluster_child" ]; then
+            # The worker's number is written a moment after its child was started.
+            until [ -s "$dcluster_state/pid" ] || ! kill -0 "$dcluster_child" 2>/dev/null; do sleep 0.02; done
+            [ ! -s "$dcluster_state/code" ] && read -r pid < "$dcluster_state/pid" && kill -s "$1" "$pid" 2>/dev/null
         elif [ "$1" != USR1 ] && [ "$1" != USR2 ]; then
             exit $((128 + $2))
         fi
@@ -266,15 +281,15 @@ fn local_explained() {
         trap - EXIT
         set +e +u
         cd "$dcluster_folder" || exit 72
-        [ -n "$dcluster_worker" ] || dcluster_say "$dcluster_job ended with code $code before its worker started"
+        [ -n "$dcluster_child" ] || dcluster_say "$dcluster_job ended with code $code before its worker started"
         "$dcluster_binary" worker --sweep --job "$dcluster_job"
         if [ "$code" -gt 128 ] && [ "$code" -le 192 ]; then signal=$((code - 128)); fi
         printf -v time '%(%s)T' -1
         printf '{"exit_code":%d,"signal":%s,"time":%d,"node":"%s","id":"%s","restart":%d}\n' \
             "$code" "$signal" "$time" "${dcluster_node//[^A-Za-z0-9._-]/_}" "$dcluster_id" "$dcluster_restart" \
-            > "jobs/$dcluster_job/exit.$$" &&
-            mv -f "jobs/$dcluster_job/exit.$$" "jobs/$dcluster_job/exit" ||
-            dcluster_say "cannot write jobs/$dcluster_job/exit in $dcluster_folder"
+            > "$dcluster_state/exit.$$" &&
+            mv -f "$dcluster_state/exit.$$" "$dcluster_state/exit" ||
+            dcluster_say "cannot write $dcluster_state/exit"
         exit "$code"
     }
 
@@ -288,7 +303,7 @@ fn local_explained() {
     }
 
     export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
-    if ! cd "$dcluster_folder" || ! mkdir -p "jobs/$dcluster_job"; then
+    if ! cd "$dcluster_folder" || ! mkdir -p "$dcluster_state"; then
         dcluster_say "$dcluster_job cannot use the cluster folder $dcluster_folder on $dcluster_node: is it on a file system that this node shares with the submitting host?"
         exit 72
     fi
@@ -300,17 +315,28 @@ fn local_explained() {
     fi
     export DCLUSTER_JOB="$dcluster_job" DCLUSTER_JOB_ID="$dcluster_id"
 
-    # the worker, in the background: bash runs no trap while it waits for a foreground command
-    "$dcluster_binary" worker --cluster-folder "$dcluster_folder" --job "$dcluster_job" &
-    dcluster_worker=$!
-    # A trap interrupts `wait`: ask again. Outside POSIX mode bash remembers a status it has told already.
-    while :; do
-        dcluster_caught=
-        wait "$dcluster_worker"
+    # the worker, in the background of this script, which forwards signals to it meanwhile
+    dcluster_worker() {
+        trap : HUP INT USR1 USR2 TERM
+        (
+            echo "$BASHPID" > "$dcluster_state/pid"
+            exec "$dcluster_binary" worker --cluster-folder "$dcluster_folder" --job "$dcluster_job"
+        )
         dcluster_code=$?
-        [ -n "$dcluster_caught" ] || break
+        echo "$dcluster_code" > "$dcluster_state/code"
+        exit "$dcluster_code"
+    }
+    rm -f "$dcluster_state/pid" "$dcluster_state/code"
+    dcluster_worker &
+    dcluster_child=$!
+    # A signal ends `wait` early, and bash 5.2 may then lose the status of a child that ends at that moment. So the
+    # status is that of a foreground command, which no trap disturbs, and comes in a file.
+    while [ ! -s "$dcluster_state/code" ] && kill -0 "$dcluster_child" 2>/dev/null; do
+        wait "$dcluster_child"
+        dcluster_code=$?
     done
-    exit "$dcluster_code"
+    read -r dcluster_code < "$dcluster_state/code"
+    exit "${dcluster_code:-71}"
     "###);
 }
 
