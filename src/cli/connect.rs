@@ -69,26 +69,28 @@ pub(super) async fn connect(folder: &Folder, context: &Context) -> Result<Client
         Condition::Up => {}
     }
     folder.open()?;
-    for attempt in 0..3 {
+    let mut other = None;
+    for _ in 0..3 {
         match Client::connect(folder).await {
             Ok(client) => return Ok(client),
             Err(Some(problem)) => return Err(problem),
-            Err(None) if attempt == 2 => break,
-            Err(None) => start_server(folder, false, false, context).await?,
+            // Somebody holds the cluster, and still nobody answers: it cannot be reached from here.
+            Err(None) if other.is_some() => break,
+            Err(None) => other = start_server(folder, false, false, context).await?,
         }
     }
-    Err(Problem::new(Kind::Unreachable, format!("the server of cluster {} does not answer", folder.name()))
-        .location(folder.server_log().display().to_string())
-        .fix("dcluster up --take-over"))
+    let problem = other.unwrap_or_else(|| Problem::new(Kind::Unreachable, "the server does not stay up"));
+    Err(problem.location(folder.server_log().display().to_string()).why("it does not answer at any of its addresses"))
 }
 
-/// Starts a server process that outlives us, and returns when it answers.
+/// Starts a server process that outlives us, and returns when it answers; or with what it said when it
+/// found another one that holds the cluster.
 pub(super) async fn start_server(
     folder: &Folder,
     open: bool,
     take_over: bool,
     context: &Context,
-) -> Result<(), Problem> {
+) -> Result<Option<Problem>, Problem> {
     let internal =
         |what: &str, error: std::io::Error| Problem::new(Kind::Unreachable, what.to_owned()).says(error.to_string());
     let program = std::env::current_exe().map_err(|error| internal("cannot find the path of this program", error))?;
@@ -128,13 +130,13 @@ pub(super) async fn start_server(
             }
             Ok(StartLine::Ready { epoch }) => {
                 context.printer.detail(&format!("server of epoch {epoch} is up"));
-                return Ok(());
+                return Ok(None);
             }
             Ok(StartLine::Failed { code, problem }) => {
                 if code == Kind::TryAgain as u8 && problem.what.starts_with("another server") {
                     // Somebody else started one at the same time: that one will do.
                     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-                    return Ok(());
+                    return Ok(Some(told_problem(code, problem)));
                 }
                 return Err(told_problem(code, problem));
             }
