@@ -25,6 +25,18 @@ pub(super) struct RenderArgs {
     explain: bool,
 }
 
+/// Returns the name by which the templates know a setting: theirs say the unit.
+fn template_name(key: &str) -> String {
+    match key {
+        "memory" => "memory_bytes".to_owned(),
+        "walltime" => "walltime_seconds".to_owned(),
+        "drain-lead" => "drain_lead_seconds".to_owned(),
+        // The templates' `name` is the job's; ours is the cluster's.
+        "name" => "cluster".to_owned(),
+        other => other.replace('-', "_"),
+    }
+}
+
 pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     let resolved = context.resolve(&args.cluster, &args.pool)?;
     let folder = Folder::of(&context.state()?, &resolved.name);
@@ -32,7 +44,7 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     let letters = if folder.exists() { folder.open()?.letters } else { "wxyz".to_owned() };
     let home = crate::backends::job_home(&folder, &letters, &resolved.spec)?;
     let origins: BTreeMap<String, String> =
-        resolved.values.iter().map(|shown| (shown.key.name().replace('-', "_"), shown.origin.to_string())).collect();
+        resolved.values.iter().map(|shown| (template_name(shown.key.name()), shown.origin.to_string())).collect();
     let jobs = resolved.spec.jobs.max(1);
     let input = RenderInput {
         home: &home,
