@@ -278,7 +278,7 @@ impl Borrowed {
     pub(super) async fn give_back(self, context: &Context) -> Result<(), Problem> {
         if self.ours {
             drop(self.client);
-            super::down::down(&self.folder, DownMode::Stop, &context.hushed()).await?;
+            super::down::down(&self.folder, DownMode::Stop, true, &context.hushed()).await?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// Returns the commands in a page's console and shell blocks: from `dcluster` to the end of the command.
+/// Returns the commands in a page's console and shell blocks and in its code spans: from `dcluster` to the end of the command.
 fn commands(page: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut block: Option<&str> = None;
@@ -25,6 +25,10 @@ fn commands(page: &str) -> Vec<Vec<String>> {
         if let Some(language) = line.trim_start().strip_prefix("```") {
             block = if block.is_some() { None } else { Some(language) };
             continue;
+        }
+        if block.is_none() {
+            let spans = line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("dcluster "));
+            found.extend(spans.flat_map(parts).filter(|part| part.len() > 1).map(|part| part[1..].to_vec()));
         }
         let typed = match block {
             Some("console") => line.strip_prefix("$ "),
@@ -59,10 +63,7 @@ fn parts(line: &str) -> Vec<Vec<String>> {
         spaced.push(character);
     }
     let words = shlex::split(&spaced).unwrap_or_else(|| panic!("unbalanced quotes: {line}"));
-    words
-        .split(|word| ["|", ";", ">", "<", "&"].contains(&word.as_str()))
-        .map(<[String]>::to_vec)
-        .collect()
+    words.split(|word| ["|", ";", ">", "<", "&"].contains(&word.as_str())).map(<[String]>::to_vec).collect()
 }
 
 fn longs(arg: &Arg) -> impl Iterator<Item = String> + use<> {
@@ -219,7 +220,8 @@ fn every_test_that_a_promise_names_exists() {
         let text = std::fs::read_to_string(root.join(page)).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
             // Tests are named by sentences; what has fewer words is something else.
-            let is_sentence = name.matches('_').count() >= 2 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let is_sentence =
+                name.matches('_').count() >= 2 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
             if is_sentence {
                 count += 1;
                 assert!(code.contains(&format!("fn {name}(")), "{page}: there is no test `{name}`");
