@@ -54,7 +54,7 @@ pub(super) fn run(args: &DownArgs, context: &Context) -> Result<u8, Problem> {
             return json_done(&folder, context);
         }
         Condition::Up => {
-            context.block_on(down(&folder, mode, context), || {
+            context.block_on(down(&folder, mode, !args.purge, context), || {
                 Problem::new(Kind::Interrupted, "stopped waiting; the cluster goes on going down")
                     .fix("dcluster down  waits again")
             })?;
@@ -67,6 +67,7 @@ pub(super) fn run(args: &DownArgs, context: &Context) -> Result<u8, Problem> {
                 .says(error.to_string())
                 .done("the cluster is down")
         })?;
+        context.printer.note(&format!("deleted {}", folder.path().display()));
     }
     json_done(&folder, context)
 }
@@ -78,8 +79,8 @@ fn json_done(folder: &Folder, context: &Context) -> Result<u8, Problem> {
     Ok(0)
 }
 
-/// Takes a cluster down and waits until nothing of it is left.
-pub(super) async fn down(folder: &Folder, mode: DownMode, context: &Context) -> Result<(), Problem> {
+/// Takes a cluster down and waits until nothing of it is left; `stays`: its folder is there for the next `up`.
+pub(super) async fn down(folder: &Folder, mode: DownMode, stays: bool, context: &Context) -> Result<(), Problem> {
     let mut client = connect(folder, context).await?;
     let status = super::up::status(&mut client).await?;
     let unfinished = status.tasks.unfinished();
@@ -121,7 +122,7 @@ pub(super) async fn down(folder: &Folder, mode: DownMode, context: &Context) -> 
         outlive(status.pid).await;
     }
     let mut text = format!("cluster {} is down", folder.name());
-    if unfinished > 0 && mode != DownMode::Drain {
+    if unfinished > 0 && stays && mode != DownMode::Drain {
         text.push_str(&format!("; {} not finished: dcluster up goes on with them", count(unfinished, "task")));
     }
     context.printer.note(&text);

@@ -42,7 +42,7 @@ use std::time::Duration;
 docs/map.md has the rest: :::: FILE, :::+, quoting, what differs from GNU parallel.")]
 pub(super) struct MapArgs {
     /// Command template, then ::: INPUTS, :::: FILE, or inputs on standard input.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     words: Vec<OsString>,
     /// Tasks that may run at once (default: as many as fit).
     #[arg(long = "max-tasks", short = 'j', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -271,7 +271,7 @@ impl Log {
             usage(format!("cannot write {}", path.display())).says(error.to_string()).location("--joblog")
         };
         let mut file = std::fs::File::create(path).map_err(fail)?;
-        writeln!(file, "{HEADER}").map_err(fail)?;
+        write!(file, "{HEADER}").map_err(fail)?;
         Ok(Self { file, path: path.to_owned(), after: None })
     }
 
@@ -293,7 +293,6 @@ impl Log {
             let mut text = Vec::new();
             for info in &ended {
                 text.extend_from_slice(&entry(info));
-                text.push(b'\n');
             }
             self.file.write_all(&text).map_err(|error| {
                 Problem::new(Kind::Failed, format!("cannot write {}", self.path.display()))

@@ -38,7 +38,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// It starts a cluster, runs gzip on every file, as many at a time as there are cores, and takes the
 /// cluster down again. On a machine with Slurm the same command asks the queue for a job.
 #[derive(Parser, Debug)]
-#[command(name = "dcluster", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "dcluster", version, propagate_version = true, max_term_width = 100, verbatim_doc_comment)]
 #[command(after_help = "Exit codes: 0 ok, 1 the work failed, 2 usage, 69 cluster or batch system unreachable,
 70 a bug, 75 try again later, 78 configuration, 124 time-out, 130 interrupted.
 

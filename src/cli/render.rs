@@ -57,13 +57,19 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     Ok(0)
 }
 
-/// Says of every field of a pool where it came from, and of sizes and times what they became.
+/// Says of every field of a pool where it came from, and of sizes and times what they became. The
+/// templates' names say the unit.
 fn origins(values: &[Shown]) -> BTreeMap<String, String> {
-    let one = |shown: &Shown| match shown.key.name() {
-        "memory" => ("memory_bytes".to_owned(), format!("{}, {}", shown.origin, shown.text)),
-        "walltime" => ("walltime_seconds".to_owned(), format!("{}, {}", shown.origin, shown.text)),
-        "drain-lead" => ("drain_lead_seconds".to_owned(), format!("{}, {}", shown.origin, shown.text)),
-        name => (name.replace('-', "_"), shown.origin.to_string()),
+    let one = |shown: &Shown| {
+        let detailed = || format!("{}, {}", shown.origin, shown.text);
+        match shown.key.name() {
+            "memory" => ("memory_bytes".to_owned(), detailed()),
+            "walltime" => ("walltime_seconds".to_owned(), detailed()),
+            "drain-lead" => ("drain_lead_seconds".to_owned(), detailed()),
+            // The templates' `name` is the job's; ours is the cluster's.
+            "name" => ("cluster".to_owned(), shown.origin.to_string()),
+            name => (name.replace('-', "_"), shown.origin.to_string()),
+        }
     };
     values.iter().map(one).collect()
 }

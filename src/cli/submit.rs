@@ -38,7 +38,7 @@ use std::path::PathBuf;
 In the task: DCLUSTER_TASK_ID, DCLUSTER_TASK_INDEX, DCLUSTER_TASK_CORES.")]
 pub(super) struct SubmitArgs {
     /// Command and arguments, run as they stand, without a shell.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
     task: TaskOptions,
@@ -58,7 +58,7 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "FILE")]
     stderr: Option<OsString>,
     /// Name for status, tasks and {name}.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     name: String,
     /// Wait, print what the task prints, exit with its code.
     #[arg(long)]
@@ -278,7 +278,7 @@ impl Borrowed {
     pub(super) async fn give_back(self, context: &Context) -> Result<(), Problem> {
         if self.ours {
             drop(self.client);
-            super::down::down(&self.folder, DownMode::Stop, &context.hushed()).await?;
+            super::down::down(&self.folder, DownMode::Stop, true, &context.hushed()).await?;
         }
         Ok(())
     }

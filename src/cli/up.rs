@@ -225,6 +225,6 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
         }
     }
     context.printer.note(&format!(
-        "  dcluster map{flag} 'gzip {{}}' ::: *.nc   run a command on every file\n  dcluster status{flag}                     look at it\n  dcluster down{flag}                       end it"
+        "  dcluster map{flag} 'gzip {{}}' ::: *.nc     run a command on every file\n  dcluster status{flag}                     look at it\n  dcluster down{flag}                       end it"
     ));
 }
