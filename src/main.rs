@@ -1,11 +1,10 @@
 //! The `dcluster` program.
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("nothing else has installed a provider before main");
-    ExitCode::from(dcluster::cli::run(dcluster::cli::Cli::parse()))
+    ExitCode::from(dcluster::cli::start(std::env::args_os().collect()))
 }

@@ -25,7 +25,8 @@ mod worker;
 
 pub use context::Context;
 
-use crate::error::Problem;
+use crate::error::{Kind, Problem};
+use crate::ui::printer::{Printer, Verbosity};
 use crate::ui::progress::Choice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -122,8 +123,26 @@ enum Command {
     Server(server::ServerArgs),
 }
 
+/// Parses and runs a command line; returns the exit code.
+pub fn start(words: Vec<std::ffi::OsString>) -> u8 {
+    let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+    match Cli::try_parse_from(words) {
+        Ok(cli) => run(cli),
+        // Help and version are no errors; and people get clap's own colours and hints.
+        Err(error) if !json || !error.use_stderr() => error.exit(),
+        Err(error) => {
+            let printer = Printer { json, verbosity: Verbosity::Normal, color: anstream::ColorChoice::Never };
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let problem = Problem::new(Kind::Usage, what).fix("dcluster --help");
+            printer.error(&problem);
+            problem.exit_code()
+        }
+    }
+}
+
 /// Runs what was typed and returns the exit code.
-pub fn run(cli: Cli) -> u8 {
+fn run(cli: Cli) -> u8 {
     let context = Context::new(&cli.global);
     let done = match cli.command {
         None => context.welcome(),

@@ -141,8 +141,15 @@ pub enum StartError {
     },
 }
 
+/// A PATH is cut here in messages: they stand in tables.
+const PATH_CHARS_MAX: usize = 80;
+
 fn looked_in(path: Option<&BString>) -> String {
-    path.map_or_else(String::new, |path| format!(" (looked in PATH={path})"))
+    let shown = |path: &BString| match path.char_indices().nth(PATH_CHARS_MAX) {
+        Some((cut, ..)) => format!(" (looked in PATH={}…)", path[..cut].as_bstr()),
+        None => format!(" (looked in PATH={path})"),
+    };
+    path.map_or_else(String::new, shown)
 }
 
 impl From<StartError> for Outcome {

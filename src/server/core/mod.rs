@@ -227,6 +227,7 @@ impl Core {
         self.plan_jobs(now, out);
         self.answer_waits(now, out);
         self.look_whether_down(out);
+        fold_events(&mut out.events);
     }
 
     /// The turn and all before it are on disk, in the journal frame `sequence`.
@@ -409,6 +410,22 @@ impl Core {
             }
         }
         Ok(tasks)
+    }
+}
+
+/// Events of one kind in one turn that are told one by one; a thousand jobs that start together are one line more.
+const EVENTS_OF_A_KIND_MAX: usize = 20;
+
+fn fold_events(events: &mut Vec<EventLine>) {
+    let mut kinds: BTreeMap<&'static str, usize> = BTreeMap::new();
+    events.retain(|event| {
+        let seen = kinds.entry(event.kind).or_default();
+        *seen += 1;
+        *seen <= EVENTS_OF_A_KIND_MAX
+    });
+    for (kind, seen) in kinds.into_iter().filter(|(_, seen)| *seen > EVENTS_OF_A_KIND_MAX) {
+        let text = format!("and {} more like that", seen - EVENTS_OF_A_KIND_MAX);
+        events.push(EventLine { kind, job: None, task: None, text });
     }
 }
 
