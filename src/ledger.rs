@@ -1,15 +1,22 @@
 //! What we know of each job, from the moment we intend it. Pure: evidence comes in, orders go out.
 //!
 //! Invariants: a job has a record before any command about it runs; a failed or empty query ends
-//! nothing; a name is used once; jobs that may exist count against the number asked for.
+//! nothing; a name is used once; jobs that may exist count against the number asked for; an end that rests
+//! on little is looked after, and what lives after all is cancelled at sight.
+//!
+//! `book` is the state and how a record closes; `evidence` what backends say, `workers` what workers and
+//! scripts say, `submission` what submit commands say, `settle` what follows from time; `plan`, `queries` and
+//! `breaker` are the decisions.
 
 mod book;
+mod breaker;
 mod evidence;
 mod job;
 mod limits;
 mod orders;
 mod plan;
 mod queries;
+mod settle;
 mod submission;
 mod workers;
 

@@ -1,9 +1,12 @@
-//! What the backend says of jobs: listings, looks by name, accounting, and failures of these.
+//! What the backend says of jobs: listings, looks by name, accounting.
+//!
+//! A connected worker is stronger than all of it, and silence about a job is only ever counted here:
+//! `settle` decides when there has been enough of it.
 
-use super::limits::{ABSENCE_SPAN, ABSENCES_MIN, BACKOFF_MAX, LOOKUP_INTERVAL, LOOKUPS_MIN, POLL_MAX, POLL_MIN};
-use super::{EndReason, Job, JobState, Ledger, Moment, Notice, Order};
+use super::limits::{POLL_MAX, REQUEUE_SPAN, STALE_SPAN};
+use super::{EndReason, Job, JobState, Ledger, Moment, Notice};
 use crate::backends::sentinel::Sentinel;
-use crate::backends::{BackendError, EndedHow, JobRef, Observation, Observed};
+use crate::backends::{EndedHow, JobRef, Observation, Observed};
 use crate::runtime::ids::{JobName, JobSeq};
 use std::collections::BTreeSet;
 
@@ -12,104 +15,68 @@ impl Ledger {
     pub fn on_listed(&mut self, asked: &[JobRef], seen: &[Observation], now: Moment) {
         self.listing = false;
         self.listing_failures = 0;
-        let mut changed = false;
-        let mut present = BTreeSet::new();
-        for observation in seen {
-            if let Some(seq) = self.seq_of(observation) {
-                present.insert(seq);
-                changed |= self.observe(seq, observation, now);
-            }
-        }
+        self.list_not_before = 0;
+        self.listed_at = Some(now.clock);
+        let (present, changed) = self.observe_all(seen, now);
+        let mut missing = false;
         for reference in asked {
-            if let Some((_, seq)) = JobName::parse(&self.id4, reference.name.as_str())
-                && !present.contains(&seq)
-                && self.live.contains(&seq)
-            {
-                self.absent(seq, now);
+            let seq = JobName::parse(&self.id4, reference.name.as_str()).map(|(_, seq)| seq);
+            if let Some(seq) = seq.filter(|seq| !present.contains(seq)) {
+                missing |= self.absent(seq, now);
             }
         }
-        if changed {
+        self.list_by = u64::MAX;
+        if changed || missing {
             self.poll_soon(now);
+            self.list_by = now.clock + self.poll_interval;
         } else {
             self.poll_interval = (self.poll_interval * 3 / 2).min(POLL_MAX);
-        }
-        self.next_poll = now.clock + self.poll_interval;
-    }
-
-    /// A query failed: this says nothing about any job.
-    pub fn on_query_failed(&mut self, order: &Order, error: &BackendError, now: Moment) {
-        match order {
-            Order::List(_) => {
-                self.listing = false;
-                self.listing_failures += 1;
-                self.next_poll = now.clock + (POLL_MIN << self.listing_failures.min(5)).min(BACKOFF_MAX);
-                for seq in self.live.clone() {
-                    if let Some(job) = self.jobs.get_mut(&seq)
-                        && !matches!(job.state, JobState::Up | JobState::Draining)
-                        && !job.unknown
-                    {
-                        job.unknown = true;
-                        self.changed.insert(seq);
-                    }
-                }
-                if self.listing_failures == 1 {
-                    self.note("query_failed", None, format!("{error}; jobs keep their last known state"));
-                }
-            }
-            Order::Find => {
-                self.finding = false;
-                self.next_find = now.clock + LOOKUP_INTERVAL;
-            }
-            Order::Account(_) => {
-                self.accounting = false;
-                self.account_asked.clear();
-            }
-            Order::Cancel(_) => {
-                self.cancelling = false;
-                self.note("cancel_failed", None, format!("{error}; it will be tried again"));
-                self.last_failure = Some(error.to_string());
-            }
-            Order::ReadSentinels(_) => self.reading = false,
-            Order::Submit(_) | Order::Drain(_) => {}
         }
     }
 
     /// A look by name came back: every job of ours that the backend still knows.
     pub fn on_found(&mut self, seen: &[Observation], now: Moment) {
-        self.finding = false;
-        self.next_find = now.clock + LOOKUP_INTERVAL;
-        let mut present = BTreeSet::new();
-        for observation in seen {
-            if let Some(seq) = self.seq_of(observation) {
-                present.insert(seq);
-                self.observe(seq, observation, now);
-            }
-        }
-        for seq in self.live.clone() {
-            let Some(job) = self.jobs.get_mut(&seq) else {
+        let asked = self.finding.take().unwrap_or_default();
+        self.find_failures = 0;
+        self.next_find = now.clock + super::limits::LOOKUP_INTERVAL;
+        let (present, _) = self.observe_all(seen, now);
+        let alive =
+            seen.iter().any(|seen| !matches!(seen.state, Observed::Ended { .. }) && self.seq_of(seen).is_some());
+        self.found_nothing = self.finding_last && !alive && self.live.is_empty();
+        let mut given_up = None;
+        for seq in asked.difference(&present) {
+            let Some(job) = self.jobs.get(seq).filter(|job| job.live()) else { continue };
+            if job.state != JobState::Intended {
+                if job.id.is_none() {
+                    self.absent(*seq, now);
+                }
+                self.watches.entry(*seq).or_default().looked = true;
                 continue;
-            };
-            if job.state != JobState::Intended || present.contains(&seq) || self.submitting && job.epoch == self.epoch {
-                continue;
             }
-            let watch = self.watches.entry(seq).or_default();
+            let watch = self.watches.entry(*seq).or_default();
             watch.lookups += 1;
-            if watch.lookups >= LOOKUPS_MIN {
-                self.end(seq, EndReason::NotSubmitted, now);
-                self.note(
-                    "intent_closed",
-                    Some(seq),
-                    format!("job {} was never submitted: no job has its name", seq.0),
-                );
-                self.back_off(now);
+            let since = *watch.lookup_since.get_or_insert(now.clock);
+            if watch.lookups >= super::limits::LOOKUPS_MIN && now.clock >= since + super::limits::LOOKUP_SPAN {
+                self.end(*seq, EndReason::Abandoned, now);
+                given_up = Some(*seq);
             }
         }
-        self.poll_soon(now);
+        self.look_for_suspects(now);
+        if let Some(seq) = given_up {
+            self.count_submit_failure(format!("job {} never appeared after it was submitted", seq.0), now);
+        }
     }
 
-    /// Accounting came back.
-    pub fn on_accounted(&mut self, seen: &[Observation], now: Moment) {
+    /// Accounting came back about `asked`.
+    pub fn on_accounted(&mut self, asked: &[JobRef], seen: &[Observation], now: Moment) {
         self.accounting = false;
+        for reference in asked {
+            if let Some((_, seq)) = JobName::parse(&self.id4, reference.name.as_str())
+                && let Some(watch) = self.watches.get_mut(&seq)
+            {
+                watch.accounted = true;
+            }
+        }
         for observation in seen {
             if let Some(seq) = self.seq_of(observation)
                 && self.live.contains(&seq)
@@ -120,130 +87,169 @@ impl Ledger {
         }
     }
 
-    /// The cancel command was accepted; whether the jobs are gone is for later listings to say.
-    pub fn on_cancelled(&mut self, jobs: &[JobRef], now: Moment) {
-        self.cancelling = false;
-        for reference in jobs {
-            if let Some((_, seq)) = JobName::parse(&self.id4, reference.name.as_str()) {
-                self.watches.entry(seq).or_default().cancel_sent_at = Some(now.clock);
+    /// Takes observations in; returns the jobs they are about, and whether anything is new.
+    fn observe_all(&mut self, seen: &[Observation], now: Moment) -> (BTreeSet<JobSeq>, bool) {
+        let mut changed = false;
+        let mut present = BTreeSet::new();
+        for observation in seen {
+            if let Some(seq) = self.seq_of(observation) {
+                present.insert(seq);
+                changed |= self.observe(seq, observation, now);
             }
         }
-        self.poll_soon(now);
+        (present, changed)
     }
 
-    pub(super) fn seq_of(&self, observation: &Observation) -> Option<JobSeq> {
+    fn seq_of(&self, observation: &Observation) -> Option<JobSeq> {
         JobName::parse(&self.id4, observation.name.as_str()).map(|(_, seq)| seq)
     }
 
     /// Takes one observation in; returns whether it changed anything.
-    pub(super) fn observe(&mut self, seq: JobSeq, seen: &Observation, now: Moment) -> bool {
-        let Some(job) = self.jobs.get_mut(&seq) else {
-            return false;
-        };
+    fn observe(&mut self, seq: JobSeq, seen: &Observation, now: Moment) -> bool {
+        let Some(job) = self.jobs.get_mut(&seq) else { return false };
         if !job.live() {
-            // A straggler: the record is closed, yet the job exists. It is cancelled at sight.
-            if matches!(seen.state, Observed::Pending | Observed::Running) && job.end == Some(EndReason::NotSubmitted) {
-                job.state = JobState::Submitted;
-                job.end = None;
-                job.ended_at = None;
-                job.id = Some(seen.id.clone());
-                job.cancelling = true;
-                self.live.insert(seq);
-                self.changed.insert(seq);
-                self.note(
-                    "straggler",
-                    Some(seq),
-                    format!("job {} appeared although it was given up; cancelling it", seq.0),
-                );
-                return true;
-            }
-            return false;
+            return self.straggler(seq, seen, now);
         }
         let before = job.clone();
         job.id = Some(seen.id.clone());
-        job.unknown = matches!(seen.state, Observed::Unknown(_));
         let watch = self.watches.entry(seq).or_default();
-        watch.absences = 0;
-        watch.absent_since = None;
-        if seen.node.is_some() {
+        watch.clear_absence();
+        // Its own worker is better evidence of everything but the time that is left.
+        let connected = watch.connected;
+        job.unknown = !connected && matches!(seen.state, Observed::Unknown(_));
+        if !connected && seen.node.is_some() {
             job.node = seen.node.clone();
         }
         match &seen.state {
-            Observed::Pending => {
+            Observed::Pending if connected => {}
+            Observed::Pending if job.state <= JobState::Pending => {
+                watch.alive_at = Some(now.clock);
+                job.state = JobState::Pending;
                 job.reason = seen.reason.clone();
-                if job.state < JobState::Pending {
-                    job.state = JobState::Pending;
-                }
-                // Requeued under its id: nothing of the former attempt runs any more.
-                if job.state > JobState::Pending && !watch.connected {
-                    job.state = JobState::Pending;
-                    job.silent = false;
-                    watch.silent_since = None;
-                    watch.sentinel = None;
-                    self.notices.push(Notice::Over { job: seq, planned: false });
+            }
+            Observed::Pending => {
+                watch.alive_at = Some(now.clock);
+                let since = *watch.pending_since.get_or_insert(now.clock);
+                if now.clock >= since + REQUEUE_SPAN {
+                    self.requeued(seq, &seen.reason);
+                } else {
+                    self.poll_soon(now);
+                    return true;
                 }
             }
             Observed::Running => {
+                watch.alive_at = Some(now.clock);
+                watch.pending_since = None;
                 job.started_at.get_or_insert(now.wall);
-                if job.state < JobState::Started {
-                    job.state = JobState::Started;
-                }
-                if !watch.connected {
+                job.state = job.state.max(JobState::Started);
+                if !connected {
                     job.reason = seen.reason.clone();
                 }
                 if let Some(seconds) = seen.seconds_left {
                     self.notices.push(Notice::TimeLeft { job: seq, seconds });
                 }
             }
+            // Stale, or its connection will tell within seconds: then we ask again.
+            Observed::Ended { .. } if connected => {}
             Observed::Ended { how, exit_code } => {
                 let reason = judge(job, *how, *exit_code, watch.sentinel.as_ref());
                 if !seen.reason.is_empty() {
                     job.reason = seen.reason.clone();
                 }
-                if job.exit_code.is_none() {
-                    job.exit_code = *exit_code;
-                }
+                job.exit_code = job.exit_code.or(*exit_code);
                 self.end(seq, reason, now);
                 return true;
             }
-            Observed::Unknown(word) => job.reason = format!("unknown state {word}"),
-        }
-        let job = &self.jobs[&seq];
-        let changed = *job != before;
-        let (state, reason) = (job.state, job.reason.clone());
-        if changed {
-            self.changed.insert(seq);
-            if state != before.state {
-                let text = match state {
-                    JobState::Pending if reason.is_empty() => format!("job {} is pending", seq.0),
-                    JobState::Pending => format!("job {} is pending: {reason}", seq.0),
-                    other => format!("job {} is {}", seq.0, other.as_str()),
-                };
-                self.note("job_state", Some(seq), text);
+            Observed::Unknown(word) => {
+                watch.alive_at = Some(now.clock);
+                if !connected {
+                    job.reason = format!("unknown state {word}");
+                }
             }
         }
-        changed
+        let job = &self.jobs[&seq];
+        if *job == before {
+            return false;
+        }
+        let (state, reason) = (job.state, job.reason.clone());
+        self.changed.insert(seq);
+        if state != before.state {
+            let text = match state {
+                JobState::Pending if reason.is_empty() => format!("job {} is pending", seq.0),
+                JobState::Pending => format!("job {} is pending: {reason}", seq.0),
+                other => format!("job {} is {}", seq.0, other.as_str()),
+            };
+            self.note("job_state", Some(seq), text);
+        }
+        true
     }
 
-    /// A successful listing did not hold a job that we asked about.
-    pub(super) fn absent(&mut self, seq: JobSeq, now: Moment) {
-        let Some(job) = self.jobs.get(&seq) else {
-            return;
-        };
+    /// The batch system took a job back into its queue under the same id: nothing of the former attempt runs.
+    fn requeued(&mut self, seq: JobSeq, reason: &str) {
+        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        job.state = JobState::Pending;
+        job.silent = false;
+        job.was_up = false;
+        job.node = None;
+        job.exit_code = None;
+        job.started_at = None;
+        job.reason = reason.to_owned();
+        job.requeues += 1;
+        // It was to leave anyway.
+        job.cancelling |= job.draining;
         let watch = self.watches.entry(seq).or_default();
-        if watch.connected || job.state == JobState::Intended {
-            return;
+        watch.silent_since = None;
+        watch.up_since = None;
+        watch.proven = false;
+        watch.pending_since = None;
+        watch.sentinel = None;
+        self.changed.insert(seq);
+        self.notices.push(Notice::Over { job: seq, planned: false });
+    }
+
+    /// A job whose record is closed exists after all: it is cancelled at sight.
+    fn straggler(&mut self, seq: JobSeq, seen: &Observation, now: Moment) -> bool {
+        let state = match seen.state {
+            Observed::Pending => JobState::Pending,
+            Observed::Running => JobState::Started,
+            _ => return false,
+        };
+        if self.ended_clock.get(&seq).is_some_and(|at| now.clock < at + STALE_SPAN) {
+            return false;
         }
-        watch.absences += 1;
-        let since = *watch.absent_since.get_or_insert(now.clock);
-        self.next_sentinels = now.clock;
-        if watch.sentinel.is_some() {
-            let reason = judge(job, EndedHow::Exited, None, watch.sentinel.as_ref());
-            self.end(seq, reason, now);
-        } else if watch.absences >= ABSENCES_MIN && now.clock.saturating_sub(since) >= ABSENCE_SPAN {
-            let reason = if job.cancelling { EndReason::CancelledByUs } else { EndReason::Vanished };
-            self.end(seq, reason, now);
+        let Some(job) = self.jobs.get_mut(&seq) else { return false };
+        job.state = state;
+        job.end = None;
+        job.ended_at = None;
+        job.was_up = false;
+        job.id = Some(seen.id.clone());
+        job.cancelling = true;
+        self.live.insert(seq);
+        self.watches.insert(seq, Default::default());
+        self.suspects.remove(&seq);
+        self.ghosts.remove(&seq);
+        self.changed.insert(seq);
+        let text = format!("job {} exists although it was given up; cancelling it", seq.0);
+        self.note("straggler", Some(seq), text);
+        true
+    }
+
+    /// A successful query did not hold a job that it was about. Returns whether that says anything.
+    fn absent(&mut self, seq: JobSeq, now: Moment) -> bool {
+        let Some(job) = self.jobs.get_mut(&seq).filter(|job| job.live()) else { return false };
+        let watch = self.watches.entry(seq).or_default();
+        if watch.connected {
+            return false;
         }
+        watch.absences = watch.absences.saturating_add(1);
+        watch.absent_since.get_or_insert(now.clock);
+        watch.pending_since = None;
+        if !job.unknown {
+            job.unknown = true;
+            self.changed.insert(seq);
+        }
+        self.find_soon(now);
+        true
     }
 }
 
@@ -257,11 +263,11 @@ pub(super) fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, sentinel: 
         EndedHow::LaunchFailed => EndReason::CouldNotStart,
         EndedHow::Cancelled if job.cancelling => EndReason::CancelledByUs,
         EndedHow::Cancelled => EndReason::CancelledByOthers,
-        EndedHow::Exited if job.cancelling => EndReason::CancelledByUs,
         EndedHow::Exited => {
             let code = sentinel.map(|sentinel| sentinel.exit_code).or(exit_code);
             match code {
                 Some(0) if job.draining => EndReason::Drained,
+                _ if job.cancelling => EndReason::CancelledByUs,
                 Some(0) => EndReason::Finished,
                 _ if !job.was_up => EndReason::CouldNotStart,
                 _ => EndReason::Crashed,

@@ -67,6 +67,8 @@ pub enum EndReason {
     Vanished,
     /// The submit command failed: there is no job.
     NotSubmitted,
+    /// Nobody knows whether the submit command did anything, and no job has its name.
+    Abandoned,
 }
 
 impl EndReason {
@@ -85,7 +87,17 @@ impl EndReason {
             Self::Crashed => "crashed",
             Self::Vanished => "vanished",
             Self::NotSubmitted => "not submitted",
+            Self::Abandoned => "never appeared",
         }
+    }
+    /// Whether it rests on so little that the job may live after all.
+    pub(super) fn is_weak(self) -> bool {
+        // A failed node or a preemption may put the job back into the queue.
+        matches!(self, Self::Vanished | Self::Abandoned | Self::NodeFailed | Self::Preempted)
+    }
+    /// Whether we wanted it to end, or it never was.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::CancelledByUs | Self::Drained | Self::NotSubmitted | Self::Abandoned)
     }
     /// Whether tasks that ran there are innocent: planned ends do not make a task suspicious.
     pub fn planned(self) -> bool {
@@ -151,9 +163,12 @@ pub struct Job {
     /// When we knew that it had ended.
     #[serde(default)]
     pub ended_at: Option<u64>,
-    /// Whether its worker ever connected.
+    /// Whether its worker ever connected (in this attempt).
     #[serde(default)]
     pub was_up: bool,
+    /// How often the batch system took it back into the queue.
+    #[serde(default)]
+    pub requeues: u32,
 }
 
 impl Job {

@@ -1,10 +1,8 @@
 //! What to do now: how many jobs, which to end.
 
-use super::book::Breaker;
-use super::evidence::judge;
-use super::limits::{SECOND, SETTLE};
-use super::{Job, JobState, Ledger, Moment, Notice, Order, Situation};
-use crate::backends::{EndedHow, JobRef, Submit};
+use super::limits::{CANCEL_PAUSE_MAX, SECOND};
+use super::{Job, JobState, Ledger, Moment, Order, Situation};
+use crate::backends::{JobRef, Submit};
 use crate::runtime::ids::{JobName, JobSeq};
 
 impl Ledger {
@@ -12,71 +10,39 @@ impl Ledger {
     pub fn plan(&mut self, situation: &Situation, now: Moment) -> Vec<Order> {
         let mut orders = Vec::new();
         self.settle(now);
-        self.plan_scale(situation, now, &mut orders);
+        if self.stopping {
+            self.plan_stop(now);
+        } else {
+            self.plan_scale(situation, now, &mut orders);
+        }
         self.plan_cancel(now, &mut orders);
         self.plan_queries(now, &mut orders);
         orders
     }
 
-    /// Ends jobs whose script has ended but about which the backend has nothing to add, and gives up
-    /// on workers that must have ended themselves.
-    pub(super) fn settle(&mut self, now: Moment) {
+    /// Workers were told to leave and get the time they were promised; jobs without one are cancelled. An
+    /// intent whose id is not known yet is cancelled when it is.
+    fn plan_stop(&mut self, now: Moment) {
+        let overdue = self.stop_by.is_some_and(|by| now.clock >= by);
         for seq in self.live.clone() {
-            let (Some(job), Some(watch)) = (self.jobs.get(&seq), self.watches.get(&seq)) else {
-                continue;
-            };
-            if watch.sentinel.is_some() && now.clock >= watch.sentinel_at + SETTLE {
-                let reason = judge(job, EndedHow::Exited, None, watch.sentinel.as_ref());
-                self.end(seq, reason, now);
-            } else if let Some(since) = watch.silent_since
-                && now.clock >= since + self.orphan_timeout + 30 * SECOND
-                && matches!(job.state, JobState::Up | JobState::Draining)
-            {
-                self.notices.push(Notice::Over { job: seq, planned: false });
-                if let Some(job) = self.jobs.get_mut(&seq) {
-                    job.state = JobState::Started;
-                    job.cancelling = true;
-                    self.changed.insert(seq);
-                }
-                self.note(
-                    "worker_lost",
-                    Some(seq),
-                    format!("the worker of job {} has been silent too long; cancelling the job", seq.0),
-                );
+            let watch = self.watches.get(&seq);
+            let Some(job) = self.jobs.get_mut(&seq) else { continue };
+            let leaves = matches!(job.state, JobState::Up | JobState::Draining)
+                || watch.is_some_and(|watch| watch.sentinel.is_some());
+            if !job.cancelling && (overdue || !leaves) {
+                job.cancelling = true;
+                self.changed.insert(seq);
+            } else if leaves && !job.draining {
+                job.draining = true;
+                self.changed.insert(seq);
             }
         }
     }
 
-    pub(super) fn plan_scale(&mut self, situation: &Situation, now: Moment, orders: &mut Vec<Order>) {
-        if self.stopping {
-            for seq in self.live.clone() {
-                let connected = self.watches.get(&seq).is_some_and(|watch| watch.connected);
-                // Connected workers are told to stop and write their end; the rest is cancelled.
-                let overdue = self.stop_by.is_some_and(|by| now.clock >= by);
-                if (!connected || overdue)
-                    && let Some(job) = self.jobs.get_mut(&seq)
-                    && !job.cancelling
-                    && job.state != JobState::Intended
-                    && self.watches.get(&seq).is_none_or(|watch| watch.sentinel.is_none())
-                {
-                    job.cancelling = true;
-                    self.changed.insert(seq);
-                }
-            }
-            return;
-        }
-        let staying: Vec<JobSeq> = self
-            .live
-            .iter()
-            .copied()
-            .filter(|seq| {
-                let over = self.watches.get(seq).is_some_and(|watch| watch.sentinel.is_some());
-                self.jobs
-                    .get(seq)
-                    .is_some_and(|job| !job.cancelling && !job.draining && job.state != JobState::Draining)
-                    && !over
-            })
-            .collect();
+    fn plan_scale(&mut self, situation: &Situation, now: Moment, orders: &mut Vec<Order>) {
+        let over = |seq: &JobSeq| self.watches.get(seq).is_some_and(|watch| watch.sentinel.is_some());
+        let staying = self.live().filter(|job| !job.cancelling && !job.draining && job.state != JobState::Draining);
+        let staying: Vec<JobSeq> = staying.map(|job| job.seq).filter(|seq| !over(seq)).collect();
         let count = u32::try_from(staying.len()).unwrap_or(u32::MAX);
         if count >= self.wanted {
             self.reached = true;
@@ -85,23 +51,22 @@ impl Ledger {
             self.shrink(&staying, count - self.wanted, situation, orders);
             return;
         }
-        let missing = self.wanted - count;
-        let allowed = self.breaker == Breaker::Closed && now.clock >= self.retry_at && !self.submitting;
-        if missing == 0 || !allowed || self.reached && !situation.work {
+        // What leaves has not left: the maximum is what the batch system counts.
+        let existing = self.count_possible(now);
+        let missing = self.wanted.saturating_sub(existing);
+        if missing == 0 || !self.in_flight.is_empty() || self.reached && !situation.work {
             return;
         }
-        let missing = match self.cap {
-            Some(cap) if cap > 0 && self.count_live() >= cap => 1,
-            _ => missing,
-        };
-        self.intend(missing.min(self.jobs_per_submit), now, orders);
+        let count = self.breaker.allow(missing, existing, now);
+        if count > 0 {
+            self.intend(count, now, orders);
+        }
     }
 
-    pub(super) fn intend(&mut self, count: u32, now: Moment, orders: &mut Vec<Order>) {
+    fn intend(&mut self, count: u32, now: Moment, orders: &mut Vec<Order>) {
         let first = self.next;
         let mut jobs = Vec::new();
-        for offset in 0..count {
-            let seq = JobSeq(first.0 + offset);
+        for seq in (first.0..first.0 + count).map(JobSeq) {
             let name = JobName::new(&self.id4, seq);
             let job = Job {
                 seq,
@@ -123,69 +88,77 @@ impl Ledger {
                 started_at: None,
                 ended_at: None,
                 was_up: false,
+                requeues: 0,
             };
             self.jobs.insert(seq, job);
             self.live.insert(seq);
+            self.watches.insert(seq, Default::default());
+            self.in_flight.insert(seq);
             self.changed.insert(seq);
             jobs.push((seq, name));
         }
         self.next = JobSeq(first.0 + count);
-        self.submitting = true;
         orders.push(Order::Submit(Submit { pool: self.pool.clone(), jobs }));
     }
 
-    /// Too many jobs: pending ones go first (newest first), then the least loaded workers drain.
-    pub(super) fn shrink(&mut self, staying: &[JobSeq], excess: u32, situation: &Situation, orders: &mut Vec<Order>) {
+    /// Too many jobs: those without a worker go first (newest first), then the least loaded workers drain.
+    fn shrink(&mut self, staying: &[JobSeq], excess: u32, situation: &Situation, orders: &mut Vec<Order>) {
         let mut left = excess as usize;
         for seq in staying.iter().rev() {
             if left == 0 {
                 return;
             }
             if let Some(job) = self.jobs.get_mut(seq)
-                && matches!(job.state, JobState::Submitted | JobState::Pending | JobState::Started)
+                && job.state < JobState::Up
             {
                 job.cancelling = true;
                 self.changed.insert(*seq);
                 left -= 1;
             }
         }
-        for seq in situation.drain_first.iter().take(left) {
+        for seq in &situation.drain_first {
+            if left == 0 {
+                return;
+            }
             if let Some(job) = self.jobs.get_mut(seq)
                 && job.state == JobState::Up
                 && !job.draining
+                && !job.cancelling
             {
                 job.draining = true;
                 self.changed.insert(*seq);
+                left -= 1;
                 orders.push(Order::Drain(*seq));
             }
         }
     }
 
-    pub(super) fn plan_cancel(&mut self, now: Moment, orders: &mut Vec<Order>) {
+    fn plan_cancel(&mut self, now: Moment, orders: &mut Vec<Order>) {
         if self.cancelling {
             return;
         }
-        let due: Vec<JobRef> = self
-            .live
-            .iter()
-            .filter_map(|seq| {
-                let job = self.jobs.get(seq).filter(|job| job.cancelling && job.id.is_some())?;
-                let again = self
-                    .watches
-                    .get(seq)
-                    .and_then(|watch| watch.cancel_sent_at)
-                    .is_none_or(|at| now.clock >= at + 10 * SECOND);
-                again.then(|| job.reference())
-            })
-            .collect();
-        if !due.is_empty() {
-            self.cancelling = true;
-            for job in &due {
-                if let Some((_, seq)) = JobName::parse(&self.id4, job.name.as_str()) {
-                    self.watches.entry(seq).or_default().cancel_sent_at = Some(now.clock);
-                }
-            }
-            orders.push(Order::Cancel(due));
+        let cancelled = self.live.iter().filter(|seq| {
+            self.jobs.get(seq).is_some_and(|job| job.cancelling && job.id.is_some())
+                && self.watches.get(seq).is_none_or(|watch| now.clock >= watch.cancel_at)
+        });
+        let due: Vec<JobSeq> = cancelled.copied().collect();
+        if due.is_empty() {
+            return;
         }
+        self.cancelling = true;
+        for seq in &due {
+            let watch = self.watches.entry(*seq).or_default();
+            watch.cancel_at = now.clock + watch.cancel_pause;
+            watch.cancel_pause = (watch.cancel_pause * 2).min(CANCEL_PAUSE_MAX);
+        }
+        orders.push(Order::Cancel(due.iter().filter_map(|seq| Some(self.jobs.get(seq)?.reference())).collect()));
+    }
+
+    /// The cancel command was accepted; whether the jobs are gone is for later listings to say.
+    pub fn on_cancelled(&mut self, _jobs: &[JobRef], now: Moment) {
+        self.cancelling = false;
+        self.cancel_trouble = None;
+        self.poll_soon(now);
+        self.next_sentinels = self.next_sentinels.min(now.clock + SECOND);
     }
 }

@@ -9,24 +9,24 @@ impl Ledger {
     pub fn on_sentinels(&mut self, found: Vec<(JobSeq, Sentinel)>, now: Moment) {
         self.reading = false;
         for (seq, sentinel) in found {
-            if !self.live.contains(&seq) {
+            let Some(job) = self.jobs.get_mut(&seq).filter(|job| job.live()) else { continue };
+            let watch = self.watches.entry(seq).or_default();
+            // One of a former attempt says nothing about this one, and who is connected has not ended.
+            if watch.connected || watch.sentinel.is_some() || sentinel.restart < job.requeues {
                 continue;
             }
-            let watch = self.watches.entry(seq).or_default();
-            if watch.sentinel.is_none() {
-                watch.sentinel_at = now.clock;
-                watch.sentinel = Some(sentinel.clone());
-                watch.connected = false;
-                let planned =
-                    self.jobs.get(&seq).is_some_and(|job| job.cancelling || job.draining || sentinel.exit_code == 0);
-                if let Some(job) = self.jobs.get_mut(&seq) {
-                    job.exit_code = Some(sentinel.exit_code);
-                    self.changed.insert(seq);
-                }
+            job.exit_code = Some(sentinel.exit_code);
+            let planned = job.cancelling || job.draining || sentinel.exit_code == 0;
+            watch.sentinel_at = now.clock;
+            watch.sentinel = Some(sentinel);
+            self.changed.insert(seq);
+            // Whether an unplanned end is the tasks' fault only the backend can say (walltime, preemption): it
+            // is asked at once, and the record closes within seconds.
+            if planned {
                 self.notices.push(Notice::Over { job: seq, planned });
-                // The listing may know the cause (walltime, preemption, memory): ask at once.
-                self.next_poll = now.clock;
             }
+            self.poll_soon(now);
+            self.list_by = now.clock;
         }
     }
 
@@ -35,7 +35,6 @@ impl Ledger {
         let Some(seq) = self.by_name(name).map(|job| job.seq) else {
             return Err(format!("job {name} is not a job of this cluster"));
         };
-        let watch = self.watches.entry(seq).or_default();
         let Some(job) = self.jobs.get_mut(&seq) else {
             return Err(format!("no job {name}"));
         };
@@ -46,24 +45,29 @@ impl Ledger {
         if job.cancelling {
             return Err(format!("job {name} is being cancelled"));
         }
+        let watch = self.watches.entry(seq).or_default();
+        if let Some(sentinel) = watch.sentinel.take() {
+            // Its script has ended and begun anew.
+            job.requeues = job.requeues.max(sentinel.restart + 1);
+            job.exit_code = None;
+        }
         watch.connected = true;
+        watch.up_since = Some(now.clock);
         watch.silent_since = None;
-        watch.absences = 0;
-        watch.absent_since = None;
+        watch.pending_since = None;
+        watch.clear_absence();
         job.silent = false;
         job.unknown = false;
         job.node = Some(node.to_owned());
         job.started_at.get_or_insert(now.wall);
-        self.failures = 0;
+        if self.stopping {
+            job.draining = true;
+        }
         if !job.was_up || !matches!(job.state, JobState::Up | JobState::Draining) {
             job.was_up = true;
             job.state = JobState::Up;
             job.reason = String::new();
-            self.notices.push(Notice::Event {
-                kind: "job_up",
-                job: Some(seq),
-                text: format!("job {} is up on {node}", seq.0),
-            });
+            self.note("job_up", Some(seq), format!("job {} is up on {node}", seq.0));
         }
         self.changed.insert(seq);
         Ok(seq)
@@ -80,29 +84,21 @@ impl Ledger {
         }
     }
 
-    /// The worker said goodbye: it left in order.
+    /// The worker said goodbye: it left in order, asked to or not.
     pub fn on_worker_goodbye(&mut self, seq: JobSeq, now: Moment) {
-        if let Some(job) = self.jobs.get_mut(&seq)
-            && job.live()
-        {
-            job.draining = true;
-            self.changed.insert(seq);
-        }
+        self.on_worker_draining(seq);
         self.on_worker_silent(seq, now);
     }
 
     /// The worker's connection is gone.
     pub fn on_worker_silent(&mut self, seq: JobSeq, now: Moment) {
+        let Some(job) = self.jobs.get_mut(&seq).filter(|job| job.live()) else { return };
         let watch = self.watches.entry(seq).or_default();
         watch.connected = false;
         watch.silent_since.get_or_insert(now.clock);
-        if let Some(job) = self.jobs.get_mut(&seq)
-            && job.live()
-        {
-            job.silent = true;
-            self.changed.insert(seq);
-            self.next_sentinels = now.clock;
-            self.poll_soon(now);
-        }
+        job.silent = true;
+        self.changed.insert(seq);
+        self.poll_soon(now);
+        self.next_sentinels = now.clock;
     }
 }
