@@ -20,6 +20,11 @@ mod settle;
 mod submission;
 mod workers;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
 pub use book::Ledger;
 pub use job::{EndReason, Job, JobState};
 pub use orders::{Notice, Order, Situation};

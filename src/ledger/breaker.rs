@@ -139,9 +139,10 @@ impl Breaker {
         self.early_ends = 0;
     }
 
+    /// Whether only the user may close it.
     #[cfg(test)]
-    pub(super) fn is_open(&self) -> bool {
-        self.open.is_some()
+    pub(super) fn is_open_for_good(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.until.is_none())
     }
 
     fn back_off(&mut self, failures: u32, now: Moment) {

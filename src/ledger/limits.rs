@@ -2,9 +2,10 @@
 
 pub(super) const SECOND: u64 = 1000;
 
-/// Successful listings without a job before it is called vanished, and how long they must span: for a job we
-/// cancel, and for one that accounting may know more about in a while.
+/// Successful listings without a job before it is called vanished, and how long they must span: for a job
+/// whose script has ended, one that we cancel, and one that accounting may know more about in a while.
 pub(super) const ABSENCES_MIN: u32 = 3;
+pub(super) const ABSENCE_SPAN_ENDED: u64 = 10 * SECOND;
 pub(super) const ABSENCE_SPAN_CANCELLED: u64 = 30 * SECOND;
 pub(super) const ABSENCE_SPAN: u64 = 60 * SECOND;
 /// How long accounting may fail before an absent job is judged without it.
@@ -22,7 +23,7 @@ pub(super) const SETTLE_BLIND: u64 = 120 * SECOND;
 /// Between two looks by name; how many must find nothing, and over what span, before an intent is given up.
 /// A submit command whose server died lives on for seconds: what it still starts must be found by these.
 pub(super) const LOOKUP_INTERVAL: u64 = 5 * SECOND;
-pub(super) const LOOKUPS_MIN: u32 = 2;
+pub(super) const LOOKUPS_MIN: u32 = 4;
 pub(super) const LOOKUP_SPAN: u64 = 20 * SECOND;
 /// How long, and how often, we look whether a job whose end rests on weak evidence lives after all.
 pub(super) const SUSPECT_SPAN: u64 = 600 * SECOND;

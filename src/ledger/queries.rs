@@ -108,7 +108,7 @@ impl Ledger {
             Order::Find => {
                 self.finding = None;
                 self.find_failures += 1;
-                self.next_find = now.clock + (LOOKUP_INTERVAL << self.find_failures.min(4)).min(BACKOFF_MAX);
+                self.next_find = now.clock + (LOOKUP_INTERVAL << self.find_failures.min(4)).min(BACKOFF_MAX / 2);
             }
             Order::Account(_) => self.accounting = false,
             Order::Cancel(_) => {

@@ -3,8 +3,8 @@
 
 use super::evidence::judge;
 use super::limits::{
-    ABSENCE_SPAN, ABSENCE_SPAN_CANCELLED, ABSENCES_MIN, ACCOUNT_PATIENCE, ORPHAN_MARGIN, PROVEN_SPAN, SETTLE,
-    SETTLE_BLIND,
+    ABSENCE_SPAN, ABSENCE_SPAN_CANCELLED, ABSENCE_SPAN_ENDED, ABSENCES_MIN, ACCOUNT_PATIENCE, ORPHAN_MARGIN,
+    PROVEN_SPAN, SETTLE, SETTLE_BLIND,
 };
 use super::{EndReason, JobState, Ledger, Moment, Notice};
 use crate::backends::EndedHow;
@@ -37,7 +37,10 @@ impl Ledger {
             return;
         };
         let blind = self.listing_failures > 0 || job.id.is_none();
-        let gone = watch.absences > 0 || blind && now.clock >= watch.sentinel_at + SETTLE_BLIND;
+        // One listing may have left it out, and its reason would be lost.
+        let absent_for = watch.absent_since.map_or(0, |since| now.clock.saturating_sub(since));
+        let absent = watch.absences >= ABSENCES_MIN && absent_for >= ABSENCE_SPAN_ENDED;
+        let gone = absent || blind && now.clock >= watch.sentinel_at + SETTLE_BLIND;
         if gone {
             let reason = judge(job, EndedHow::Exited, None, Some(sentinel));
             self.end(seq, reason, now);
