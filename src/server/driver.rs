@@ -24,7 +24,7 @@ pub(super) async fn carry_out(order: Order, backend: Arc<dyn Backend>, jobs: Pat
             Err(error) => Done::Failed(order, error),
         },
         Order::Account(jobs) => match backend.account(jobs).await {
-            Ok(seen) => Done::Accounted(seen),
+            Ok(seen) => Done::Accounted(jobs.clone(), seen),
             Err(error) => Done::Failed(order, error),
         },
         Order::Cancel(jobs) => match backend.cancel(jobs).await {

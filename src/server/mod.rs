@@ -238,7 +238,7 @@ impl Server {
         let now = clock::now();
         let mut output = Output::default();
         let turn = core.begin_turn();
-        core.finish_restore(options.open, now, &mut output);
+        core.finish_restore(options.open, taken.proved, now, &mut output);
         if options.open && !core.is_stopping() {
             core.open(spec.jobs, now, &mut output);
         }

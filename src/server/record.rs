@@ -86,6 +86,9 @@ pub enum Record {
     Scaled {
         /// Number.
         jobs: u32,
+        /// So many were there once: from then on ended ones are replaced only for work.
+        #[serde(default)]
+        reached: bool,
     },
     /// The cluster goes down.
     Stopping,

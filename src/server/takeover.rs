@@ -28,6 +28,8 @@ pub(super) struct Taken {
     pub lease: Lease<RealDisk>,
     /// The lease as the former server left it.
     pub before: Option<LeaseState>,
+    /// The former server is known to be dead, not only silent.
+    pub proved: bool,
     /// Held as long as the server lives, on file systems where that means something.
     pub lock: Option<Flock<File>>,
 }
@@ -100,7 +102,10 @@ pub(super) fn take_over(
             seen_changing,
         };
         match if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) } {
-            Verdict::Now(_) => return claim(disk, leased.max(newest) + 1, lock),
+            Verdict::Now(reason) => {
+                let proved = !matches!(reason, lease::Reason::Silent);
+                return claim(disk, leased.max(newest) + 1, lock, proved);
+            }
             Verdict::Alive => {
                 let host = lease.map(|state| state.holder.host).unwrap_or_default();
                 return Err(Problem::new(Kind::TryAgain, format!("another server of this cluster is alive on {host}"))
@@ -115,12 +120,12 @@ pub(super) fn take_over(
     }
 }
 
-fn claim(disk: &RealDisk, epoch: u32, lock: Option<Flock<File>>) -> Result<Taken, Problem> {
+fn claim(disk: &RealDisk, epoch: u32, lock: Option<Flock<File>>, proved: bool) -> Result<Taken, Problem> {
     let holder = clock::holder(random()?);
     match lease::claim(disk, &holder, epoch).map_err(|error| lease_problem(&error))? {
         Claim::Won { epoch } => {
             let (lease, before) = Lease::open(disk.clone(), holder, epoch).map_err(|error| lease_problem(&error))?;
-            Ok(Taken { lease, before, lock })
+            Ok(Taken { lease, before, proved, lock })
         }
         Claim::Lost { holder, .. } => {
             let host = holder.map(|holder| holder.host).unwrap_or_default();

@@ -21,8 +21,8 @@ pub enum Done {
     Listed(Vec<JobRef>, Vec<Observation>),
     /// A look by name.
     Found(Vec<Observation>),
-    /// Accounting.
-    Accounted(Vec<Observation>),
+    /// What accounting says about these jobs.
+    Accounted(Vec<JobRef>, Vec<Observation>),
     /// The cancel command said yes.
     Cancelled(Vec<JobRef>),
     /// Sentinels that exist.
@@ -39,7 +39,7 @@ impl Core {
             Done::SubmitFailed(submit, error) => self.ledger.on_submit_failed(&submit, &error, now),
             Done::Listed(asked, seen) => self.ledger.on_listed(&asked, &seen, now),
             Done::Found(seen) => self.ledger.on_found(&seen, now),
-            Done::Accounted(seen) => self.ledger.on_accounted(&seen, now),
+            Done::Accounted(asked, seen) => self.ledger.on_accounted(&asked, &seen, now),
             Done::Cancelled(jobs) => self.ledger.on_cancelled(&jobs, now),
             Done::Sentinels(found) => self.ledger.on_sentinels(found, now),
             Done::Failed(order, error) => self.ledger.on_query_failed(&order, &error, now),
@@ -50,6 +50,7 @@ impl Core {
     pub(super) fn plan_jobs(&mut self, now: Moment, out: &mut Output) {
         self.check_workers(now, out);
         self.pass_notices(now, out);
+        let reached = self.ledger.reached();
         let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first: self.least_loaded() };
         // A journal that cannot be written allows no outside effect: an intent would not be durable.
         if self.journal_trouble.is_none() {
@@ -61,6 +62,9 @@ impl Core {
             }
         }
         self.pass_notices(now, out);
+        if self.ledger.reached() && !reached {
+            out.records.push(Record::Scaled { jobs: self.ledger.wanted(), reached: true });
+        }
         out.records.extend(self.ledger.take_changed().into_iter().map(|job| Record::Job(Box::new(job))));
     }
 
@@ -145,7 +149,7 @@ impl Core {
     pub(super) fn look_whether_down(&mut self, out: &mut Output) {
         let Some(down) = &self.down else { return };
         let connected = self.workers.values().any(|worker| worker.connection.is_some());
-        if self.closing || connected || self.ledger.live().next().is_some() {
+        if self.closing || connected || !self.ledger.is_clear() {
             return;
         }
         self.closing = true;

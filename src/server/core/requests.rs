@@ -74,7 +74,7 @@ impl Core {
             },
             Request::Scale { jobs } => {
                 self.ledger.scale(jobs, now);
-                out.records.push(Record::Scaled { jobs });
+                out.records.push(Record::Scaled { jobs, reached: false });
                 let text = format!("scaled to {}", crate::ui::words::count(u64::from(jobs), "job"));
                 out.events.push(EventLine { kind: "scaled", job: None, task: None, text });
                 Reply::Scaled

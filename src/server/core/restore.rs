@@ -49,7 +49,7 @@ impl Core {
                 self.workers.remove(&worker);
                 self.awaited.remove(&worker);
             }
-            Record::Scaled { jobs } => self.ledger.restore_wanted(jobs),
+            Record::Scaled { jobs, reached } => self.ledger.restore_wanted(jobs, reached),
             Record::Stopping => self.stopped = true,
             Record::Opened => self.stopped = false,
             Record::Used(usage) => self.used = usage,
@@ -90,12 +90,13 @@ impl Core {
         self.workers.insert(id, worker);
     }
 
-    /// Ends the replay. `opened`: `up` was called, which ends a former `down`.
-    pub fn finish_restore(&mut self, opened: bool, now: Moment, out: &mut Output) {
+    /// Ends the replay. `opened`: `up` was called, which ends a former `down`; `proved`: the former server is
+    /// known to be dead.
+    pub fn finish_restore(&mut self, opened: bool, proved: bool, now: Moment, out: &mut Output) {
         let mut actions = Vec::new();
         self.scheduler.finish_restore(&mut actions);
         self.carry_out(actions, now, out);
-        self.ledger.finish_restore(now);
+        self.ledger.finish_restore(proved, now);
         for worker in self.workers.values_mut() {
             worker.silent_since = Some(now.clock);
         }
@@ -115,7 +116,7 @@ impl Core {
     /// Asks for jobs, at the first start and at every `up` after a `down`.
     pub fn open(&mut self, jobs: u32, now: Moment, out: &mut Output) {
         self.ledger.scale(jobs, now);
-        out.records.push(Record::Scaled { jobs });
+        out.records.push(Record::Scaled { jobs, reached: false });
     }
 
     /// Whether the cluster goes down.
@@ -162,7 +163,7 @@ impl Core {
             }
         }
         records.push(Record::Used(self.used));
-        records.push(Record::Scaled { jobs: self.ledger.wanted() });
+        records.push(Record::Scaled { jobs: self.ledger.wanted(), reached: self.ledger.reached() });
         if self.stopped {
             records.push(Record::Stopping);
         }

@@ -1,0 +1,60 @@
+//! What the ledger says to the rest: orders for the backend, notices for core and people.
+
+use crate::backends::{JobRef, Submit};
+use crate::runtime::ids::{JobName, JobSeq};
+
+/// Something the server must do, after the records it rests on are durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Run the submit command.
+    Submit(Submit),
+    /// Query these jobs.
+    List(Vec<JobRef>),
+    /// Look for all jobs of this cluster by name.
+    Find,
+    /// Ask accounting.
+    Account(Vec<JobRef>),
+    /// Cancel these.
+    Cancel(Vec<JobRef>),
+    /// Ask the job's worker to leave when its tasks are done.
+    Drain(JobSeq),
+    /// Look whether the job script wrote its end.
+    ReadSentinels(Vec<(JobSeq, JobName)>),
+}
+
+/// What others must know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// A line for people, and for `events`.
+    Event {
+        /// Kind, for programs.
+        kind: &'static str,
+        /// The job.
+        job: Option<JobSeq>,
+        /// The sentence.
+        text: String,
+    },
+    /// Nothing runs in this job any more.
+    Over {
+        /// The job.
+        job: JobSeq,
+        /// Whether its end was planned (then its tasks are innocent).
+        planned: bool,
+    },
+    /// The batch system says how much time is left.
+    TimeLeft {
+        /// The job.
+        job: JobSeq,
+        /// Seconds.
+        seconds: u64,
+    },
+}
+
+/// What [`Ledger::plan`] must know of the rest.
+#[derive(Clone, Debug, Default)]
+pub struct Situation {
+    /// Whether there is unfinished work.
+    pub work: bool,
+    /// Up jobs, least loaded first, for draining.
+    pub drain_first: Vec<JobSeq>,
+}

@@ -1,0 +1,1 @@
+//! One test per promise of the ledger.
