@@ -219,6 +219,11 @@ pub enum Notice {
         /// Whether its end was planned (then its tasks are innocent).
         planned: bool,
     },
+    /// The backend says that the job is over, yet its worker is connected: it must leave.
+    Dismiss {
+        /// The job.
+        job: JobSeq,
+    },
     /// The batch system says how much time is left.
     TimeLeft {
         /// The job.
@@ -234,6 +239,8 @@ const ABSENCES_MIN: u32 = 3;
 const ABSENCE_SPAN: u64 = 30 * SECOND;
 /// How long the backend may take to say more about an end than the exit code of the script.
 const SETTLE: u64 = 15 * SECOND;
+/// How long a worker may be connected after the backend said that its job is over.
+const CONTRADICTION_MAX: u64 = 20 * SECOND;
 /// Between two looks by name, and how many must find nothing before an intent is given up.
 const LOOKUP_INTERVAL: u64 = 5 * SECOND;
 const LOOKUPS_MIN: u32 = 2;
@@ -254,6 +261,12 @@ struct Watch {
     silent_since: Option<u64>,
     connected: bool,
     cancel_sent_at: Option<u64>,
+    /// A listing has shown it running, so the time it has left is known where there is a limit.
+    timed: bool,
+    /// It has a time limit.
+    limited: bool,
+    /// When the backend first said that it is over, although its worker was connected.
+    contradicted_at: Option<u64>,
 }
 
 /// Whether jobs are asked for.
@@ -297,6 +310,8 @@ pub struct Ledger {
     reading: bool,
     poll_interval: u64,
     next_poll: u64,
+    /// The next poll is not put off because all is well.
+    refreshing: bool,
     next_find: u64,
     next_sentinels: u64,
     account_asked: BTreeSet<JobSeq>,
@@ -344,6 +359,7 @@ impl Ledger {
             reading: false,
             poll_interval: POLL_MIN,
             next_poll: 0,
+            refreshing: false,
             next_find: 0,
             next_sentinels: 0,
             account_asked: BTreeSet::new(),
@@ -414,6 +430,11 @@ impl Ledger {
         }
     }
 
+    /// Whether no job is asked for until the user does something.
+    pub fn gave_up(&self) -> bool {
+        self.breaker != Breaker::Closed
+    }
+
     /// Returns the records that changed since the last call; they must be durable before any order is carried out.
     pub fn take_changed(&mut self) -> Vec<Job> {
         std::mem::take(&mut self.changed).iter().filter_map(|seq| self.jobs.get(seq).cloned()).collect()
@@ -429,7 +450,7 @@ impl Ledger {
         self.wanted = jobs;
         self.reached = false;
         self.reset_breaker();
-        self.poll_soon(now);
+        self.refresh(now);
     }
 
     /// Restores the number of jobs asked for.
@@ -601,6 +622,8 @@ impl Ledger {
     pub fn on_found(&mut self, seen: &[Observation], now: Moment) {
         self.finding = false;
         self.next_find = now.clock + LOOKUP_INTERVAL;
+        // What failed before was this controller's silence, or an answer that got lost.
+        self.last_failure = None;
         let mut present = BTreeSet::new();
         for observation in seen {
             if let Some(seq) = self.seq_of(observation) {
@@ -646,6 +669,7 @@ impl Ledger {
     /// The cancel command was accepted; whether the jobs are gone is for later listings to say.
     pub fn on_cancelled(&mut self, jobs: &[JobRef], now: Moment) {
         self.cancelling = false;
+        self.last_failure = None;
         for reference in jobs {
             if let Some((_, seq)) = JobName::parse(&self.id4, reference.name.as_str()) {
                 self.watches.entry(seq).or_default().cancel_sent_at = Some(now.clock);
@@ -708,6 +732,8 @@ impl Ledger {
             job.was_up = true;
             job.state = JobState::Up;
             job.reason = String::new();
+            watch.timed = false;
+            self.next_poll = self.next_poll.min(now.clock + POLL_MIN / 4);
             self.notices.push(Notice::Event {
                 kind: "job_up",
                 job: Some(seq),
@@ -734,7 +760,7 @@ impl Ledger {
         if let Some(job) = self.jobs.get_mut(&seq)
             && job.live()
         {
-            job.draining = true;
+            job.state = JobState::Draining;
             self.changed.insert(seq);
         }
         self.on_worker_silent(seq, now);
@@ -808,6 +834,7 @@ impl Ledger {
                 }
             }
             Observed::Running => {
+                watch.timed = true;
                 job.started_at.get_or_insert(now.wall);
                 if job.state < JobState::Started {
                     job.state = JobState::Started;
@@ -816,11 +843,23 @@ impl Ledger {
                     job.reason = seen.reason.clone();
                 }
                 if let Some(seconds) = seen.seconds_left {
+                    watch.limited = true;
                     self.notices.push(Notice::TimeLeft { job: seq, seconds });
                 }
             }
             Observed::Ended { how, exit_code } => {
-                let reason = judge(job, *how, *exit_code, watch.sentinel.as_ref());
+                // A node that the controller has lost may go on: what runs there must end before it runs elsewhere.
+                if watch.connected && watch.contradicted_at.is_none_or(|at| now.clock < at + CONTRADICTION_MAX) {
+                    if watch.contradicted_at.is_none() {
+                        watch.contradicted_at = Some(now.clock);
+                        self.notices.push(Notice::Dismiss { job: seq });
+                    }
+                    job.reason = seen.reason.clone();
+                    self.changed.insert(seq);
+                    self.refresh(now);
+                    return true;
+                }
+                let reason = judge(job, *how, *exit_code, watch);
                 if !seen.reason.is_empty() {
                     job.reason = seen.reason.clone();
                 }
@@ -862,7 +901,7 @@ impl Ledger {
         let since = *watch.absent_since.get_or_insert(now.clock);
         self.next_sentinels = now.clock;
         if watch.sentinel.is_some() {
-            let reason = judge(job, EndedHow::Exited, None, watch.sentinel.as_ref());
+            let reason = judge(job, EndedHow::Exited, None, watch);
             self.end(seq, reason, now);
         } else if watch.absences >= ABSENCES_MIN && now.clock.saturating_sub(since) >= ABSENCE_SPAN {
             let reason = if job.cancelling { EndReason::CancelledByUs } else { EndReason::Vanished };
@@ -935,7 +974,7 @@ impl Ledger {
                 continue;
             };
             if watch.sentinel.is_some() && now.clock >= watch.sentinel_at + SETTLE {
-                let reason = judge(job, EndedHow::Exited, None, watch.sentinel.as_ref());
+                let reason = judge(job, EndedHow::Exited, None, watch);
                 self.end(seq, reason, now);
             } else if let Some(since) = watch.silent_since
                 && now.clock >= since + self.orphan_timeout + 30 * SECOND
@@ -1109,8 +1148,11 @@ impl Ledger {
             orders.push(Order::Find);
         }
         let known: Vec<&Job> = self.live().filter(|job| job.id.is_some()).collect();
-        let settled = known.iter().all(|job| job.state == JobState::Up && !job.silent && !job.cancelling);
-        let due = if settled {
+        let settled = known.iter().all(|job| {
+            let timed = self.watches.get(&job.seq).is_some_and(|watch| watch.timed);
+            job.state == JobState::Up && !job.silent && !job.cancelling && timed
+        });
+        let due = if settled && !self.refreshing {
             self.next_poll.max(self.next_poll + POLL_MAX - self.poll_interval.min(POLL_MAX))
         } else {
             self.next_poll
@@ -1118,6 +1160,7 @@ impl Ledger {
         if !known.is_empty() && !self.listing && now.clock >= due {
             let asked = known.iter().map(|job| job.reference()).collect();
             self.listing = true;
+            self.refreshing = false;
             orders.push(Order::List(asked));
         }
         let absent: Vec<JobRef> = self
@@ -1154,11 +1197,12 @@ impl Ledger {
     pub fn refresh(&mut self, now: Moment) {
         self.next_poll = now.clock;
         self.poll_interval = POLL_MIN;
+        self.refreshing = true;
     }
 }
 
 /// Says why a job ended, from what the backend says, what the script wrote and what we did.
-fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, sentinel: Option<&Sentinel>) -> EndReason {
+fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, watch: &Watch) -> EndReason {
     match how {
         EndedHow::Walltime => EndReason::Walltime,
         EndedHow::Preempted => EndReason::Preempted,
@@ -1169,9 +1213,11 @@ fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, sentinel: Option<&Sen
         EndedHow::Cancelled => EndReason::CancelledByOthers,
         EndedHow::Exited if job.cancelling => EndReason::CancelledByUs,
         EndedHow::Exited => {
-            let code = sentinel.map(|sentinel| sentinel.exit_code).or(exit_code);
+            let code = watch.sentinel.as_ref().map(|sentinel| sentinel.exit_code).or(exit_code);
             match code {
                 Some(0) if job.draining => EndReason::Drained,
+                // Nobody asked its worker to drain: it was short of time.
+                Some(0) if job.state == JobState::Draining && watch.limited => EndReason::Walltime,
                 Some(0) => EndReason::Finished,
                 _ if !job.was_up => EndReason::CouldNotStart,
                 _ => EndReason::Crashed,

@@ -140,7 +140,7 @@ impl Site {
     }
     /// A command of the user, in the user's home.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new("/usr/bin/setpriv");
         let home = self.folder.join("home");
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", self.folder.join("shims").display());
         command.args(["--reuid", &user(), "--regid", &user(), "--init-groups", program]).env_clear();

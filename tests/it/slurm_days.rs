@@ -105,8 +105,9 @@ fn down_at_any_time() {
     site.down();
     // Pending.
     site.up(&["--jobs", "3", "--directive", "--begin=now+1hour"]);
-    let job = site.job_in("pending");
-    assert!(job["reason"].as_str().unwrap().contains("BeginTime"), "{job}");
+    site.job_with("pending, with a reason", 60, |job| {
+        job["state"] == "pending" && job["reason"].as_str().is_some_and(|why| why.contains("BeginTime"))
+    });
     site.down();
     // Started, its worker not yet.
     site.up(&["--jobs", "2", "--prologue", "sleep 300"]);

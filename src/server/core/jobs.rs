@@ -69,6 +69,7 @@ impl Core {
             match notice {
                 Notice::Event { kind, job, text } => out.events.push(EventLine { kind, job, task: None, text }),
                 Notice::Over { job, planned } => self.lose_job(job, !planned, now, out),
+                Notice::Dismiss { job } => self.dismiss_job(job, out),
                 Notice::TimeLeft { job, seconds } => self.on_time_left(job, seconds, now, out),
             }
         }
@@ -108,6 +109,14 @@ impl Core {
             }
         }
         self.carry_out(actions, now, out);
+    }
+
+    /// Ends what runs in a job that the backend calls over.
+    fn dismiss_job(&mut self, job: JobSeq, out: &mut Output) {
+        for connection in self.workers.values().filter(|worker| worker.job == Some(job)).filter_map(|w| w.connection) {
+            let message = ServerMessage::Stop { grace_seconds: 0 };
+            out.sends.push((connection, self.turn, Outgoing::Worker(message)));
+        }
     }
 
     /// Begins to go down, or hurries a stop under way.
