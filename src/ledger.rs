@@ -239,6 +239,8 @@ const ABSENCES_MIN: u32 = 3;
 const ABSENCE_SPAN: u64 = 30 * SECOND;
 /// How long the backend may take to say more about an end than the exit code of the script.
 const SETTLE: u64 = 15 * SECOND;
+/// How long the exit code of a script that has ended is looked for.
+const EXIT_CODE_MAX: u64 = 3 * SECOND;
 /// How long a worker may be connected after the backend said that its job is over.
 const CONTRADICTION_MAX: u64 = 20 * SECOND;
 /// Between two looks by name, and how many must find nothing before an intent is given up.
@@ -265,6 +267,8 @@ struct Watch {
     timed: bool,
     /// It has a time limit.
     limited: bool,
+    /// When the backend first said that its script has ended, without the exit code.
+    exited_at: Option<u64>,
     /// When the backend first said that it is over, although its worker was connected.
     contradicted_at: Option<u64>,
 }
@@ -317,6 +321,8 @@ pub struct Ledger {
     account_asked: BTreeSet<JobSeq>,
     listing_failures: u32,
     last_failure: Option<String>,
+    /// What to do about the last failed submission.
+    advice: Option<String>,
     orphan_timeout: u64,
 }
 
@@ -365,6 +371,7 @@ impl Ledger {
             account_asked: BTreeSet::new(),
             listing_failures: 0,
             last_failure: None,
+            advice: None,
             orphan_timeout: orphan_timeout_seconds * SECOND,
         }
     }
@@ -430,6 +437,11 @@ impl Ledger {
         }
     }
 
+    /// Returns what to do about [`Ledger::trouble`].
+    pub fn advice(&self) -> Option<&str> {
+        self.advice.as_deref().filter(|_| self.trouble().is_some())
+    }
+
     /// Whether no job is asked for until the user does something.
     pub fn gave_up(&self) -> bool {
         self.breaker != Breaker::Closed
@@ -473,6 +485,7 @@ impl Ledger {
         self.cap = None;
         self.retry_at = 0;
         self.last_failure = None;
+        self.advice = None;
     }
 
     fn poll_soon(&mut self, now: Moment) {
@@ -526,11 +539,10 @@ impl Ledger {
                 job.reason = error.says.clone();
             }
         }
-        let sentence = match &error.fix {
-            Some(fix) => format!("{}; {fix}", error.says),
-            None => error.says.clone(),
-        };
-        self.note("submit_failed", None, format!("{} refused: {sentence}", error.command));
+        let sentence = error.says.clone();
+        self.advice = error.fix.clone();
+        let advice = error.fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+        self.note("submit_failed", None, format!("{} refused: {sentence}{advice}", error.command));
         match error.class {
             ErrorClass::Permanent => {
                 self.breaker = Breaker::Open { sentence };
@@ -859,6 +871,15 @@ impl Ledger {
                     self.refresh(now);
                     return true;
                 }
+                // The script has left its exit code by then, where it could.
+                if *how == EndedHow::Exited && exit_code.is_none() && watch.sentinel.is_none() && !job.cancelling {
+                    let since = *watch.exited_at.get_or_insert(now.clock);
+                    if now.clock < since + EXIT_CODE_MAX {
+                        self.next_sentinels = now.clock;
+                        self.refresh(now);
+                        return true;
+                    }
+                }
                 let reason = judge(job, *how, *exit_code, watch);
                 if !seen.reason.is_empty() {
                     job.reason = seen.reason.clone();
@@ -928,6 +949,8 @@ impl Ledger {
         self.changed.insert(seq);
         self.notices.push(Notice::Over { job: seq, planned: reason.planned() });
         if reason == EndReason::NotSubmitted {
+            // It was counted while it was meant to be: what was asked for was never there.
+            self.reached = false;
             return;
         }
         let code = code.map(|code| format!(", exit code {code}")).unwrap_or_default();
@@ -937,11 +960,9 @@ impl Ledger {
             self.back_off(now);
             if self.failures >= BREAKER_FAILURES {
                 self.breaker = Breaker::Open {
-                    sentence: format!(
-                        "{BREAKER_FAILURES} jobs in a row could not start; look at dcluster logs {}, then dcluster scale N",
-                        seq.0
-                    ),
+                    sentence: format!("{BREAKER_FAILURES} jobs in a row could not start"),
                 };
+                self.advice = Some(format!("look at dcluster logs job {}, then dcluster scale N", seq.0));
             }
         }
     }
@@ -1208,6 +1229,7 @@ fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, watch: &Watch) -> End
         EndedHow::Preempted => EndReason::Preempted,
         EndedHow::NodeFailed => EndReason::NodeFailed,
         EndedHow::OutOfMemory => EndReason::OutOfMemory,
+        EndedHow::LaunchFailed if job.was_up => EndReason::Crashed,
         EndedHow::LaunchFailed => EndReason::CouldNotStart,
         EndedHow::Cancelled if job.cancelling => EndReason::CancelledByUs,
         EndedHow::Cancelled => EndReason::CancelledByOthers,

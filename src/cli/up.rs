@@ -182,11 +182,11 @@ pub(super) async fn wait_for_jobs(client: &mut Client, jobs: u32, context: &Cont
             && let Some(trouble) = &status.trouble
             && status.jobs.iter().all(|job| !job.live())
         {
-            return Err(Problem::new(Kind::Unreachable, "no job could be started")
+            let problem = Problem::new(Kind::Unreachable, "no job could be started")
                 .says(trouble.clone())
-                .done("the server is up; nothing runs")
-                .fix("dcluster events")
-                .fix("dcluster down"));
+                .done("the server is up; nothing runs");
+            let problem = status.advice.iter().fold(problem, |problem, advice| problem.fix(advice.clone()));
+            return Err(problem.fix("dcluster down  ends the server; dcluster events says more"));
         }
         let waiting = status.jobs.iter().rev().find(|job| job.live() && !job.reason.is_empty());
         let why = match (&status.trouble, waiting) {

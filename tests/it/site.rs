@@ -67,6 +67,17 @@ pub(crate) fn start_node(node: &str) {
     });
 }
 
+/// Ends the step manager of a job, which would tell the controller of the script's end.
+pub(crate) fn kill_step_manager(id: &str) {
+    let conf = std::env::var("SLURM_CONF").unwrap();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name: &str| String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).unwrap_or_default()).into_owned();
+        if read("cmdline").starts_with(&format!("slurmstepd: [{id}.")) && read("environ").contains(&conf) {
+            kill(entry.file_name().to_string_lossy().parse().unwrap(), "KILL");
+        }
+    }
+}
+
 pub(crate) fn kill(pid: u32, signal: &str) {
     // It may have ended by itself.
     let _ = Command::new("kill").args(["-s", signal, &pid.to_string()]).stderr(Stdio::null()).status();
@@ -243,9 +254,19 @@ impl Site {
         let access: Value = serde_json::from_str(&self.read("state/default/access")).unwrap();
         access["addresses"][0].as_str().unwrap().to_owned()
     }
+    /// The beginning of the names of the cluster's jobs.
+    fn letters(&self) -> String {
+        let id: Value = serde_json::from_str(&self.read("state/default/id")).unwrap_or_default();
+        format!("dc{}-", id["letters"].as_str().unwrap_or("????"))
+    }
+    /// Jobs of the cluster that Slurm lists as not over.
+    pub(crate) fn queued(&self) -> usize {
+        let letters = self.letters();
+        queue().lines().filter(|line| line.contains(&letters)).count()
+    }
     /// Asserts that no job, no process and no listener is left.
     pub(crate) fn nothing_left(&self, address: String) {
-        assert_eq!(queue(), "");
+        assert_eq!(self.queued(), 0, "{}", queue());
         until(&format!("no process left: {:?}", self.processes()), 5, || self.processes().is_empty().then_some(()));
         assert!(TcpStream::connect(address).is_err());
     }
@@ -278,21 +299,30 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let _ = Command::new("scancel").args(["-u", &user()]).status();
-        for (pid, _) in self.processes() {
-            kill(pid, "KILL");
-        }
-        // The folder can be deleted once nothing writes into it.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline && (!queue().is_empty() || !self.processes().is_empty()) {
+        // After a failure; the folder can be deleted once nothing writes into it. Servers go before jobs, which
+        // they would replace.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let processes = self.processes();
+            let jobs = queue();
+            if processes.is_empty() && !jobs.contains(&self.letters()) || Instant::now() > deadline {
+                return;
+            }
+            for (pid, _) in processes {
+                kill(pid, "KILL");
+            }
+            let ids = jobs.lines().filter(|line| line.contains(&self.letters())).filter_map(|line| line.split(' ').next());
+            for id in ids {
+                let _ = Command::new("scancel").arg(id).status();
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
 
 /// Jobs of the user that are not over.
-pub(crate) fn queue() -> String {
-    let output = Command::new("squeue").args(["-h", "-u", &user(), "-o", "%i %j %T"]).output().unwrap();
+fn queue() -> String {
+    let output = Command::new("squeue").args(["-h", "-r", "-u", &user(), "-o", "%i %j %T"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! Good and bad days of a user on a real Slurm, with the real program: `tests/run tests`, or
 //! `eval "$(tests/clusters/slurm/up --db)"`, then `DCLUSTER_TEST_SLURM=1 cargo test --test it slurm_days`.
 
-use crate::site::{Site, bed, has_cgroups, kill, queue, slurm, start_controller, start_node, stop_daemon, until};
+use crate::site::{Site, bed, has_cgroups, kill, kill_step_manager, slurm, start_controller, start_node, stop_daemon, until};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -41,11 +41,10 @@ fn a_good_day() {
     nobody_sees_keys(&site, &array, &submitted);
 
     // A task that needs more time than the jobs have waits until the limit is raised.
-    let long = site.ok(&["submit", "--time-limit", "30m", "--", "true"]).trim().to_owned();
+    let long = site.ok(&["submit", "--time-request", "30m", "--", "true"]).trim().to_owned();
     until("it is known that it does not fit", 20, || {
-        site.status()["waiting_for"].as_str().is_some_and(|why| !why.is_empty()).then_some(())
+        site.status()["waiting_for"].as_str().is_some_and(|why| why.contains("needs 30 min")).then_some(())
     });
-    assert_eq!(site.task(&long)["state"], "ready", "{}", site.story());
     slurm(&["scontrol", "update", &format!("JobId={array}"), "TimeLimit=60"]);
     site.ok(&["scale", "4"]);
     site.task_in(&long, "finished");
@@ -140,7 +139,8 @@ fn refusals() {
         site.up(&[option, value]);
         let waited = site.run(&["up", "--cores", "1", "--memory", "200MB", option, value, "--wait", "1"]);
         assert_eq!(waited.code, 69, "{waited:?}");
-        assert!(waited.err.contains(says) && waited.err.contains(fix), "{waited:?}");
+        let told = waited.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(says) && told.contains(fix), "{waited:?}");
         let status = site.ok(&["status"]);
         assert!(status.contains(says) && status.contains(fix), "{status}");
         let id = site.submit("true");
@@ -167,6 +167,192 @@ fn refusals() {
     note(&status);
     assert!(status.contains("ask for less"), "{status}");
     site.down();
+}
+
+/// The controller is away when we submit, list and cancel.
+#[test]
+fn the_controller_is_away() {
+    let Some(_bed) = bed() else { return };
+    let site = Site::new();
+    // At submit: tried again, once at a time.
+    stop_daemon("slurmctld");
+    site.up(&[]);
+    let trouble = until("trouble is told", 60, || site.status()["trouble"].as_str().map(str::to_owned));
+    assert!(trouble.contains("Unable to contact slurm controller"), "{trouble}");
+    assert_eq!(site.status()["gave_up"], false);
+    let mut waiting = site.spawn(&["up", "--cores", "1", "--memory", "200MB", "--wait", "1"]);
+    let id = site.submit("until [ -e go ]; do sleep 0.1; done");
+    start_controller();
+    let first = site.job_in("up")["id"].as_str().unwrap().to_owned();
+    assert!(until("up --wait returns", 20, || waiting.try_wait().unwrap()).success());
+    assert_eq!(site.queued(), 1, "{}", site.story());
+    assert_eq!(site.status()["trouble"], serde_json::Value::Null, "{}", site.story());
+
+    // While a task runs and a job is pending: nothing changes, nothing is lost or doubled.
+    site.task_in(&id, "running");
+    site.ok(&["scale", "2"]);
+    until("a second job", 30, || (site.queued() == 2).then_some(()));
+    site.job_with("all up", 30, |job| job["state"] == "up" && job["id"] != first.as_str());
+    let slow = site.submit("until [ -e go ]; do sleep 0.1; done");
+    site.task_in(&slow, "running");
+    stop_daemon("slurmctld");
+    site.write("go", "");
+    for task in [&id, &slow] {
+        site.task_in(task, "finished");
+    }
+    let jobs = |site: &Site| site.status()["jobs"].as_array().unwrap().iter().filter(|job| job["state"] == "up").count();
+    assert_eq!(jobs(&site), 2);
+
+    // At cancel: `down` says what it waits for, and ends once the controller is back.
+    site.ok(&["scale", "3"]);
+    let address = site.listening();
+    let mut down = site.spawn(&["down"]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(down.try_wait().unwrap().is_none(), "{}", site.story());
+    start_controller();
+    until("down ends", 90, || down.try_wait().unwrap());
+    let output = down.wait_with_output().unwrap();
+    let says = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && says.contains("waiting for job"), "{says}");
+    site.nothing_left(address);
+}
+
+/// sbatch submits, and its answer is lost.
+#[test]
+fn lost_answers() {
+    let Some(_bed) = bed() else { return };
+    let site = Site::new();
+    site.shim(
+        "sbatch",
+        "/usr/bin/sbatch \"$@\" >/dev/null\n\
+         echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2\n\
+         exit 1",
+    );
+    site.up(&["--jobs", "3", "--walltime", "10m"]);
+    until("three are up", 60, || {
+        let status = site.status();
+        (status["jobs"].as_array().unwrap().iter().filter(|job| job["state"] == "up").count() == 3).then_some(())
+    });
+    assert_eq!((site.calls("sbatch"), site.queued()), (1, 3), "{}", site.story());
+    assert_eq!(site.status()["trouble"], serde_json::Value::Null);
+    assert_eq!(site.ok(&["submit", "--wait", "--", "echo", "done"]), "done\n");
+    site.down();
+
+    // It failed in such words and submitted nothing: given up by name, then tried again.
+    site.shim(
+        "sbatch",
+        "[ \"$(wc -l < ~/calls.sbatch)\" != 2 ] || {\n\
+         echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2\n\
+         exit 1; }",
+    );
+    site.up(&["--jobs", "1"]);
+    site.job_in("up");
+    assert_eq!((site.calls("sbatch"), site.queued()), (3, 1), "{}", site.story());
+    site.down();
+}
+
+/// Workers and servers are killed while tasks run.
+#[test]
+fn processes_die() {
+    let Some(_bed) = bed() else { return };
+    let site = Site::new();
+    let task = "echo run >> runs.$DCLUSTER_TASK_ID; until [ -e go ]; do sleep 0.1; done";
+    site.up(&["--jobs", "2", "--walltime", "10m", "--wait", "2"]);
+    let first = site.submit(task);
+    site.task_in(&first, "running");
+
+    // The worker: its job ends, another takes its place, the task runs again.
+    let job = site.job_with("the job of the task", 5, |job| works(&site, job));
+    let name = job["name"].as_str().unwrap();
+    kill(site.process(&format!("--job {name}")), "KILL");
+    let ended = site.job_with("the job has ended", 60, |job| job["name"] == name && job["state"] == "ended");
+    assert!(ended["reason"].as_str().unwrap().starts_with("crashed"), "{ended}");
+    assert_eq!(ended["exit_code"], 137);
+    until("it runs again", 60, || (site.read(&format!("runs.{first}")) == "run\nrun\n").then_some(()));
+
+    // From outside: scancel.
+    let job = site.job_with("the job of the task", 60, |job| works(&site, job));
+    let (name, id) = (job["name"].as_str().unwrap(), job["id"].as_str().unwrap());
+    slurm(&["scancel", id]);
+    let ended = site.job_with("the job has ended", 60, |job| job["name"] == name && job["state"] == "ended");
+    assert!(ended["reason"].as_str().unwrap().starts_with("cancelled by others"), "{ended}\n{}", site.story());
+    until("it runs a third time", 60, || (site.read(&format!("runs.{first}")).lines().count() == 3).then_some(()));
+
+    // The server, while a task runs and a job is pending.
+    site.ok(&["scale", "3"]);
+    until("three jobs", 60, || (site.queued() == 3).then_some(()));
+    let server = site.status()["server"]["pid"].as_u64().unwrap();
+    kill(server.try_into().unwrap(), "KILL");
+    let second = site.submit("true");
+    site.task_in(&second, "finished");
+    assert_ne!(site.status()["server"]["pid"], server);
+    assert_eq!(site.task(&first)["state"], "running");
+    site.write("go", "");
+    site.task_in(&first, "finished");
+    assert_eq!(site.read(&format!("runs.{first}")).lines().count(), 3);
+    assert_eq!(site.queued(), 3, "{}", site.story());
+    site.down();
+}
+
+/// Whether tasks run in a job.
+fn works(site: &Site, job: &serde_json::Value) -> bool {
+    let status = site.status();
+    let mut workers = status["workers"].as_array().unwrap().iter();
+    job["state"] == "up" && workers.any(|worker| worker["job"] == job["name"] && worker["running"] != 0)
+}
+
+/// Ends that Slurm brings: out of memory, the time limit, a node that fails. The slow ones together.
+#[test]
+fn slurm_ends_jobs() {
+    let Some(_bed) = bed() else { return };
+    let (timed, lost, greedy) = (Site::new(), Site::new(), Site::new());
+    let task = "echo run >> runs; until [ -e go ]; do sleep 0.1; done";
+    timed.up(&["--walltime", "10m", "--nodelist", "n01", "--wait", "1"]);
+    lost.up(&["--walltime", "10m", "--nodelist", "n02", "--wait", "1"]);
+    let (first, second) = (timed.submit(task), lost.submit(task));
+    timed.task_in(&first, "running");
+    lost.task_in(&second, "running");
+    // An administrator cuts the limit: the worker does not know.
+    let job = timed.job_in("up");
+    slurm(&["scontrol", "update", &format!("JobId={}", job["id"].as_str().unwrap()), "TimeLimit=1"]);
+    // The node dies with all that runs on it.
+    let job = lost.job_in("up");
+    stop_daemon("slurmd-n02");
+    kill_step_manager(job["id"].as_str().unwrap());
+    for (pid, _) in lost.processes() {
+        if std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default().contains("SLURMD_NODENAME=n02") {
+            kill(pid, "KILL");
+        }
+    }
+    lost.write("go", "");
+
+    if has_cgroups() {
+        greedy.up(&["--walltime", "10m", "--wait", "1"]);
+        // The kernel takes the worker first; the second time there is enough memory.
+        let eater = greedy.submit(
+            "[ ! -e once ] || exit 0; touch once; echo 1000 > /proc/$PPID/oom_score_adj; \
+             python3 -c 'x = b\"x\" * 400_000_000; import time; time.sleep(60)'",
+        );
+        let ended = greedy.job_with("out of memory", 60, |job| job["state"] == "ended");
+        assert!(ended["reason"].as_str().unwrap().starts_with("out of memory"), "{ended}\n{}", greedy.story());
+        greedy.task_in(&eater, "finished");
+        greedy.ok(&["down"]);
+    }
+
+    let over = |job: &serde_json::Value| job["state"] == "ended";
+    let ended = timed.job_with("its time is over", 120, over);
+    assert!(ended["reason"].as_str().unwrap().starts_with("walltime"), "{ended}\n{}", timed.story());
+    timed.write("go", "");
+    let done = timed.task_in(&first, "finished");
+    assert_eq!((&done["exit_code"], timed.read("runs").as_str()), (&0.into(), "run\nrun\n"));
+    timed.ok(&["down"]);
+
+    let name = job["name"].as_str().unwrap();
+    let ended = lost.job_with("the node has failed", 120, |job| job["name"] == name && over(job));
+    assert!(ended["reason"].as_str().unwrap().starts_with("node failed"), "{ended}\n{}", lost.story());
+    start_node("n02");
+    lost.task_in(&second, "finished");
+    lost.down();
 }
 
 fn note(text: &str) {

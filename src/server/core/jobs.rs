@@ -174,7 +174,8 @@ impl Core {
     /// Says why nothing runs, as far as jobs explain it.
     pub(super) fn jobs_explain(&self) -> Option<String> {
         if let Some(trouble) = self.ledger.trouble() {
-            return Some(trouble.to_owned());
+            let advice = self.ledger.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            return Some(format!("{trouble}{advice}"));
         }
         let job = self.ledger.live().min_by_key(|job| std::cmp::Reverse(job.state))?;
         Some(match job.state {
