@@ -289,10 +289,11 @@ impl Site {
         }
         found
     }
-    /// The process whose command line contains this.
+    /// The process of our program whose command line contains this.
     pub(crate) fn process(&self, what: &str) -> u32 {
         let processes = self.processes();
-        let found = processes.iter().find(|(_, line)| line.contains(what));
+        let program = self.folder.join("dcluster").display().to_string();
+        let found = processes.iter().find(|(_, line)| line.starts_with(&program) && line.contains(what));
         found.unwrap_or_else(|| panic!("no process {what} in {processes:?}")).0
     }
 }
