@@ -959,9 +959,7 @@ impl Ledger {
         if !was_up && reason == EndReason::CouldNotStart {
             self.back_off(now);
             if self.failures >= BREAKER_FAILURES {
-                self.breaker = Breaker::Open {
-                    sentence: format!("{BREAKER_FAILURES} jobs in a row could not start"),
-                };
+                self.breaker = Breaker::Open { sentence: format!("{BREAKER_FAILURES} jobs in a row could not start") };
                 self.advice = Some(format!("look at dcluster logs job {}, then dcluster scale N", seq.0));
             }
         }

@@ -71,7 +71,9 @@ pub(crate) fn start_node(node: &str) {
 pub(crate) fn kill_step_manager(id: &str) {
     let conf = std::env::var("SLURM_CONF").unwrap();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let read = |name: &str| String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).unwrap_or_default()).into_owned();
+        let read = |name: &str| {
+            String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).unwrap_or_default()).into_owned()
+        };
         if read("cmdline").starts_with(&format!("slurmstepd: [{id}.")) && read("environ").contains(&conf) {
             kill(entry.file_name().to_string_lossy().parse().unwrap(), "KILL");
         }
@@ -238,7 +240,8 @@ impl Site {
     }
     /// What has happened, for the message of a failed test.
     pub(crate) fn story(&self) -> String {
-        let text = |words: &[&str]| String::from_utf8_lossy(&self.dcluster(words).output().unwrap().stdout).into_owned();
+        let text =
+            |words: &[&str]| String::from_utf8_lossy(&self.dcluster(words).output().unwrap().stdout).into_owned();
         let log = self.read("state/default/server.log");
         let log = log.lines().rev().take(15).collect::<Vec<_>>().join("\n");
         format!("{}\n{}\nlast lines of server.log, newest first:\n{log}", text(&["status", "-v"]), text(&["events"]))
@@ -312,7 +315,8 @@ impl Drop for Site {
             for (pid, _) in processes {
                 kill(pid, "KILL");
             }
-            let ids = jobs.lines().filter(|line| line.contains(&self.letters())).filter_map(|line| line.split(' ').next());
+            let ids =
+                jobs.lines().filter(|line| line.contains(&self.letters())).filter_map(|line| line.split(' ').next());
             for id in ids {
                 let _ = Command::new("scancel").arg(id).status();
             }

@@ -1,7 +1,9 @@
 //! Good and bad days of a user on a real Slurm, with the real program: `tests/run tests`, or
 //! `eval "$(tests/clusters/slurm/up --db)"`, then `DCLUSTER_TEST_SLURM=1 cargo test --test it slurm_days`.
 
-use crate::site::{Site, bed, has_cgroups, kill, kill_step_manager, slurm, start_controller, start_node, stop_daemon, until};
+use crate::site::{
+    Site, bed, has_cgroups, kill, kill_step_manager, slurm, start_controller, start_node, stop_daemon, until,
+};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,7 @@ fn a_good_day() {
 
     // A node of an allocation by hand joins, runs tasks and leaves.
     let program = site.folder.join("dcluster");
-    let join = [program.to_str().unwrap(), "worker", "join", "--cores", "7", "--memory", "1GB"];
+    let join = ["srun", program.to_str().unwrap(), "worker", "join", "--cores", "7", "--memory", "1GB"];
     let mut salloc = site.command("salloc").args(["-Q", "-n", "1", "-t", "5"]).args(join).spawn().unwrap();
     let wide = ["submit", "--wait", "--cores", "7", "--", "printenv", "DCLUSTER_TASK_CORES"];
     assert_eq!(site.ok(&wide), "7\n");
@@ -161,7 +163,10 @@ fn refusals() {
     site.ok(&["up", "--cores", "500", "--memory", "200MB"]);
     site.submit("true");
     site.job_with("a reason", 60, |job| {
-        job["state"] == "pending" && job["reason"].as_str().is_some_and(|why| why.contains("PartitionConfig") || why.contains("PartitionNodeLimit") || why.contains("Resources"))
+        job["state"] == "pending"
+            && job["reason"].as_str().is_some_and(|why| {
+                why.contains("PartitionConfig") || why.contains("PartitionNodeLimit") || why.contains("Resources")
+            })
     });
     let status = site.ok(&["status"]);
     note(&status);
@@ -200,7 +205,8 @@ fn the_controller_is_away() {
     for task in [&id, &slow] {
         site.task_in(task, "finished");
     }
-    let jobs = |site: &Site| site.status()["jobs"].as_array().unwrap().iter().filter(|job| job["state"] == "up").count();
+    let jobs =
+        |site: &Site| site.status()["jobs"].as_array().unwrap().iter().filter(|job| job["state"] == "up").count();
     assert_eq!(jobs(&site), 2);
 
     // At cancel: `down` says what it waits for, and ends once the controller is back.
@@ -257,7 +263,9 @@ fn processes_die() {
     let Some(_bed) = bed() else { return };
     let site = Site::new();
     let task = "echo run >> runs.$DCLUSTER_TASK_ID; until [ -e go ]; do sleep 0.1; done";
-    site.up(&["--jobs", "2", "--walltime", "10m", "--wait", "2"]);
+    // One job fills more than half of a node: the other waits.
+    let shape = ["--cores", "13", "--memory", "200MB", "--nodelist", "n01", "--walltime", "10m"];
+    site.ok(&[&["up", "--jobs", "2", "--wait", "1"][..], &shape].concat());
     let first = site.submit(task);
     site.task_in(&first, "running");
 
@@ -305,8 +313,12 @@ fn works(site: &Site, job: &serde_json::Value) -> bool {
 #[test]
 fn slurm_ends_jobs() {
     let Some(_bed) = bed() else { return };
-    let (timed, lost, greedy) = (Site::new(), Site::new(), Site::new());
-    let task = "echo run >> runs; until [ -e go ]; do sleep 0.1; done";
+    let (timed, short, lost, split, greedy) = (Site::new(), Site::new(), Site::new(), Site::new(), Site::new());
+    let task = "exec 9>> lock; flock -n 9 || echo overlap >> runs; echo run >> runs; \
+                until [ -e go ]; do sleep 0.1; done";
+    // The worker knows its limit: it drains, then interrupts the task, and leaves in time.
+    short.up(&["--walltime", "2m", "--wait", "1"]);
+    let third = short.submit(task);
     timed.up(&["--walltime", "10m", "--nodelist", "n01", "--wait", "1"]);
     lost.up(&["--walltime", "10m", "--nodelist", "n02", "--wait", "1"]);
     let (first, second) = (timed.submit(task), lost.submit(task));
@@ -325,6 +337,12 @@ fn slurm_ends_jobs() {
         }
     }
     lost.write("go", "");
+    // Of another node only Slurm's daemon dies: all else goes on there, and our worker is connected.
+    split.up(&["--walltime", "10m", "--nodelist", "n03", "--wait", "1"]);
+    let fourth = split.submit(task);
+    split.task_in(&fourth, "running");
+    let apart = split.job_in("up");
+    stop_daemon("slurmd-n03");
 
     if has_cgroups() {
         greedy.up(&["--walltime", "10m", "--wait", "1"]);
@@ -347,12 +365,33 @@ fn slurm_ends_jobs() {
     assert_eq!((&done["exit_code"], timed.read("runs").as_str()), (&0.into(), "run\nrun\n"));
     timed.ok(&["down"]);
 
-    let name = job["name"].as_str().unwrap();
-    let ended = lost.job_with("the node has failed", 120, |job| job["name"] == name && over(job));
-    assert!(ended["reason"].as_str().unwrap().starts_with("node failed"), "{ended}\n{}", lost.story());
+    for (site, job) in [(&lost, job), (&split, apart)] {
+        let id = job["id"].as_str().unwrap();
+        until("Slurm has seen it", 120, || {
+            slurm(&["squeue", "-h", "-t", "all", "-j", id, "-o", "%T"]).contains("NODE_FAIL").then_some(())
+        });
+        // While all workers are connected Slurm is asked every three minutes only: sooner when the user does something.
+        site.ok(&["scale", "1"]);
+        let ended = site.job_with("the node has failed", 60, |seen| seen["name"] == job["name"] && over(seen));
+        assert!(ended["reason"].as_str().unwrap().starts_with("node failed"), "{ended}\n{}", site.story());
+    }
     start_node("n02");
+    start_node("n03");
     lost.task_in(&second, "finished");
     lost.down();
+    until("it runs again", 60, || (split.read("runs").lines().count() > 1).then_some(()));
+    split.write("go", "");
+    split.task_in(&fourth, "finished");
+    assert_eq!(split.read("runs"), "run\nrun\n", "never twice at once");
+    split.down();
+
+    let ended = short.job_with("it has left in time", 120, over);
+    assert!(ended["reason"].as_str().unwrap().starts_with("walltime"), "{ended}\n{}", short.story());
+    until("it runs again", 60, || (short.read("runs").lines().count() > 1).then_some(()));
+    short.write("go", "");
+    short.task_in(&third, "finished");
+    assert_eq!(short.read("runs"), "run\nrun\n", "never twice at once");
+    short.down();
 }
 
 fn note(text: &str) {
