@@ -32,6 +32,7 @@ async fn state(backend: &Slurm, job: &JobRef) -> Option<Observed> {
 
 /// One test, for it stops the controller, and all find each other's jobs.
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the Slurm is this test's alone to its end, and nothing else runs in it")]
 async fn a_life_on_slurm() {
     let Some(_bed) = bed() else { return };
     let Some((fake, backend)) = start(|pool| {
