@@ -114,14 +114,17 @@ pub(super) fn screen(folder: &Folder, spec: &Spec, status: &Status, context: &Co
     }
     if let Some(why) = &status.waiting_for {
         line("waiting", &escape(why));
-        if let Some(job) = status.jobs.iter().find(|job| job.state == JobState::Pending && !job.reason.is_empty())
-            && let Some(meaning) = meaning(backend, &job.reason)
-        {
-            line("", &meaning);
-        }
     }
-    if let Some(trouble) = status.trouble.as_ref().filter(|trouble| status.waiting_for.as_ref() != Some(*trouble)) {
+    let pending = status.jobs.iter().find(|job| job.state == JobState::Pending && !job.reason.is_empty());
+    if let Some(meaning) = pending.and_then(|job| meaning(backend, &job.reason)) {
+        line(if status.waiting_for.is_some() { "" } else { "pending" }, &meaning);
+    }
+    let said = status.waiting_for.as_deref().unwrap_or_default();
+    if let Some(trouble) = status.trouble.as_ref().filter(|trouble| !said.starts_with(trouble.as_str())) {
         line("trouble", &escape(trouble));
+        if let Some(advice) = &status.advice {
+            line("", &escape(advice));
+        }
     }
     if let Some(trouble) = &status.journal_trouble {
         line("disk", &format!("the journal cannot be written: {}", escape(trouble)));
@@ -308,6 +311,8 @@ pub(super) struct View<'a> {
     used: Used,
     waiting_for: Option<&'a str>,
     trouble: Option<&'a str>,
+    advice: Option<&'a str>,
+    gave_up: bool,
     journal_trouble: Option<&'a str>,
 }
 
@@ -425,6 +430,8 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
         },
         waiting_for: status.waiting_for.as_deref(),
         trouble: status.trouble.as_deref(),
+        advice: status.advice.as_deref(),
+        gave_up: status.gave_up,
         journal_trouble: status.journal_trouble.as_deref(),
     }
 }

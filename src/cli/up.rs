@@ -178,17 +178,22 @@ pub(super) async fn wait_for_jobs(client: &mut Client, jobs: u32, context: &Cont
         if up >= jobs as usize {
             return Ok(());
         }
-        if let Some(trouble) = &status.trouble
+        if status.gave_up
+            && let Some(trouble) = &status.trouble
             && status.jobs.iter().all(|job| !job.live())
         {
-            return Err(Problem::new(Kind::Unreachable, "no job could be started")
+            let problem = Problem::new(Kind::Unreachable, "no job could be started")
                 .says(trouble.clone())
-                .done("the server is up; nothing runs")
-                .fix("dcluster events")
-                .fix("dcluster down"));
+                .done("the server is up; nothing runs");
+            let problem = status.advice.iter().fold(problem, |problem, advice| problem.fix(advice.clone()));
+            return Err(problem.fix("dcluster down  ends the server; dcluster events says more"));
         }
         let waiting = status.jobs.iter().rev().find(|job| job.live() && !job.reason.is_empty());
-        let why = waiting.map(|job| format!(": job {} {}", job.seq.0, job.reason)).unwrap_or_default();
+        let why = match (&status.trouble, waiting) {
+            (Some(trouble), _) => format!(": {}", crate::ui::words::escape(trouble)),
+            (None, Some(job)) => format!(": job {} {}", job.seq.0, crate::ui::words::escape(&job.reason)),
+            (None, None) => String::new(),
+        };
         let text = format!("{up} of {} up{why}", count(u64::from(jobs), "job"));
         if text != told {
             context.printer.note(&text);

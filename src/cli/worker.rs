@@ -119,7 +119,8 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
         job: Some(job),
         capacity,
         gpus,
-        walltime_left: None,
+        // As asked for; the server's next listing knows better.
+        walltime_left: spec.pool.walltime_seconds,
         drain_lead_seconds: spec.pool.drain_lead_seconds,
         orphan_timeout_seconds: spec.orphan_timeout_seconds,
         environment: environment(context),

@@ -33,6 +33,12 @@ pub(super) struct Watch {
     pub(super) lookup_since: Option<u64>,
     pub(super) cancel_at: u64,
     pub(super) cancel_pause: u64,
+    /// It has a time limit.
+    pub(super) limited: bool,
+    /// When the backend first said that its script has ended, without the exit code.
+    pub(super) exited_at: Option<u64>,
+    /// When the backend first said that it is over, although its worker was connected.
+    pub(super) contradicted_at: Option<u64>,
 }
 
 impl Default for Watch {
@@ -56,6 +62,9 @@ impl Default for Watch {
             lookup_since: None,
             cancel_at: 0,
             cancel_pause: CANCEL_PAUSE,
+            limited: false,
+            exited_at: None,
+            contradicted_at: None,
         }
     }
 }
@@ -122,6 +131,8 @@ pub struct Ledger {
     pub(super) accounting: bool,
     pub(super) cancelling: bool,
     pub(super) cancel_trouble: Option<String>,
+    /// What to do about the last refused submission.
+    pub(super) advice: Option<String>,
     pub(super) reading: bool,
     pub(super) next_sentinels: u64,
     pub(super) sentinel_pause: u64,
@@ -166,6 +177,7 @@ impl Ledger {
             accounting: false,
             cancelling: false,
             cancel_trouble: None,
+            advice: None,
             reading: false,
             next_sentinels: 0,
             sentinel_pause: SENTINEL_PAUSE,
@@ -259,6 +271,16 @@ impl Ledger {
         self.breaker.trouble().or(self.cancel_trouble.as_deref())
     }
 
+    /// Returns what to do about [`Ledger::trouble`].
+    pub fn advice(&self) -> Option<&str> {
+        self.advice.as_deref().filter(|_| self.breaker.trouble().is_some())
+    }
+
+    /// Whether no job is asked for until the user does something.
+    pub fn gave_up(&self) -> bool {
+        self.breaker.is_open_for_good()
+    }
+
     /// Returns the records that changed since the last call; they must be durable before any order is carried out.
     pub fn take_changed(&mut self) -> Vec<Job> {
         std::mem::take(&mut self.changed).iter().filter_map(|seq| self.jobs.get(seq).cloned()).collect()
@@ -326,7 +348,8 @@ impl Ledger {
             _ => {}
         }
         let code = code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-        let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+        let words =
+            if words.is_empty() || words.starts_with("exit code") { String::new() } else { format!(" ({words})") };
         self.note("job_ended", Some(seq), format!("job {} ended: {}{code}{words}", seq.0, reason.words()));
         if self.stopping || reason.is_ours() {
             return;

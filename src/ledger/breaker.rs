@@ -140,7 +140,6 @@ impl Breaker {
     }
 
     /// Whether only the user may close it.
-    #[cfg(test)]
     pub(super) fn is_open_for_good(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.until.is_none())
     }

@@ -3,9 +3,9 @@
 //! A connected worker is stronger than all of it, and silence about a job is only ever counted here:
 //! `settle` decides when there has been enough of it.
 
-use super::limits::{POLL_MAX, REQUEUE_SPAN, STALE_SPAN};
+use super::book::Watch;
+use super::limits::{CONTRADICTION_SPAN, EXIT_CODE_SPAN, POLL_MAX, REQUEUE_SPAN, STALE_SPAN};
 use super::{EndReason, Job, JobState, Ledger, Moment, Notice};
-use crate::backends::sentinel::Sentinel;
 use crate::backends::{EndedHow, JobRef, Observation, Observed};
 use crate::runtime::ids::{JobName, JobSeq};
 use std::collections::BTreeSet;
@@ -146,13 +146,33 @@ impl Ledger {
                     job.reason = seen.reason.clone();
                 }
                 if let Some(seconds) = seen.seconds_left {
+                    watch.limited = true;
                     self.notices.push(Notice::TimeLeft { job: seq, seconds });
                 }
             }
-            // Stale, or its connection will tell within seconds: then we ask again.
-            Observed::Ended { .. } if connected => {}
+            // Stale, or a node that the controller has lost: what runs there must end before it runs elsewhere.
+            Observed::Ended { .. }
+                if connected && watch.contradicted_at.is_none_or(|at| now.clock < at + CONTRADICTION_SPAN) =>
+            {
+                if watch.contradicted_at.is_none() {
+                    watch.contradicted_at = Some(now.clock);
+                    self.notices.push(Notice::Dismiss { job: seq });
+                }
+                self.poll_soon(now);
+                return true;
+            }
+            // The script leaves its exit code, where it can.
+            Observed::Ended { how: EndedHow::Exited, exit_code: None }
+                if watch.sentinel.is_none()
+                    && !job.cancelling
+                    && now.clock < *watch.exited_at.get_or_insert(now.clock) + EXIT_CODE_SPAN =>
+            {
+                self.next_sentinels = now.clock;
+                self.poll_soon(now);
+                return true;
+            }
             Observed::Ended { how, exit_code } => {
-                let reason = judge(job, *how, *exit_code, watch.sentinel.as_ref());
+                let reason = judge(job, *how, *exit_code, watch);
                 if !seen.reason.is_empty() {
                     job.reason = seen.reason.clone();
                 }
@@ -254,20 +274,23 @@ impl Ledger {
 }
 
 /// Says why a job ended, from what the backend says, what the script wrote and what we did.
-pub(super) fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, sentinel: Option<&Sentinel>) -> EndReason {
+pub(super) fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, watch: &Watch) -> EndReason {
     match how {
         EndedHow::Walltime => EndReason::Walltime,
         EndedHow::Preempted => EndReason::Preempted,
         EndedHow::NodeFailed => EndReason::NodeFailed,
         EndedHow::OutOfMemory => EndReason::OutOfMemory,
+        EndedHow::LaunchFailed if job.was_up => EndReason::Crashed,
         EndedHow::LaunchFailed => EndReason::CouldNotStart,
         EndedHow::Cancelled if job.cancelling => EndReason::CancelledByUs,
         EndedHow::Cancelled => EndReason::CancelledByOthers,
         EndedHow::Exited => {
-            let code = sentinel.map(|sentinel| sentinel.exit_code).or(exit_code);
+            let code = watch.sentinel.as_ref().map(|sentinel| sentinel.exit_code).or(exit_code);
             match code {
                 Some(0) if job.draining => EndReason::Drained,
                 _ if job.cancelling => EndReason::CancelledByUs,
+                // Nobody asked its worker to drain: it was short of time.
+                Some(0) if job.state == JobState::Draining && watch.limited => EndReason::Walltime,
                 Some(0) => EndReason::Finished,
                 _ if !job.was_up => EndReason::CouldNotStart,
                 _ => EndReason::Crashed,

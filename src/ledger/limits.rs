@@ -20,6 +20,11 @@ pub(super) const SETTLE: u64 = 15 * SECOND;
 /// … and while it does not answer at all.
 pub(super) const SETTLE_BLIND: u64 = 120 * SECOND;
 
+/// How long the exit code of a script that has ended is looked for.
+pub(super) const EXIT_CODE_SPAN: u64 = 3 * SECOND;
+/// How long a worker may be connected after the backend said that its job is over.
+pub(super) const CONTRADICTION_SPAN: u64 = 20 * SECOND;
+
 /// Between two looks by name; how many must find nothing, and over what span, before an intent is given up.
 /// A submit command whose server died lives on for seconds: what it still starts must be found by these.
 pub(super) const LOOKUP_INTERVAL: u64 = 5 * SECOND;

@@ -41,6 +41,11 @@ pub enum Notice {
         /// Whether its end was planned (then its tasks are innocent).
         planned: bool,
     },
+    /// The backend says that the job is over, yet its worker is connected: it must leave.
+    Dismiss {
+        /// The job.
+        job: JobSeq,
+    },
     /// The batch system says how much time is left.
     TimeLeft {
         /// The job.

@@ -33,16 +33,16 @@ impl Ledger {
     /// The script has ended: the record closes once the backend agrees, or is not heard of for long.
     fn settle_sentinel(&mut self, seq: JobSeq, now: Moment) {
         let (Some(job), Some(watch)) = (self.jobs.get_mut(&seq), self.watches.get(&seq)) else { return };
-        let Some(sentinel) = watch.sentinel.as_ref().filter(|_| now.clock >= watch.sentinel_at + SETTLE) else {
+        if watch.sentinel.is_none() || now.clock < watch.sentinel_at + SETTLE {
             return;
-        };
+        }
         let blind = self.listing_failures > 0 || job.id.is_none();
         // One listing may have left it out, and its reason would be lost.
         let absent_for = watch.absent_since.map_or(0, |since| now.clock.saturating_sub(since));
         let absent = watch.absences >= ABSENCES_MIN && absent_for >= ABSENCE_SPAN_ENDED;
         let gone = absent || blind && now.clock >= watch.sentinel_at + SETTLE_BLIND;
         if gone {
-            let reason = judge(job, EndedHow::Exited, None, Some(sentinel));
+            let reason = judge(job, EndedHow::Exited, None, watch);
             self.end(seq, reason, now);
         } else if watch.alive_at.is_some_and(|at| at >= watch.sentinel_at + SETTLE) && !job.cancelling {
             // It hangs in its epilogue, or somebody wrote the file: the job must not stay.

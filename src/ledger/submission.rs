@@ -10,6 +10,7 @@ impl Ledger {
         for (seq, _) in &submit.jobs {
             self.in_flight.remove(seq);
         }
+        self.advice = None;
         self.breaker.on_submitted(self.count_possible(now));
         // A job without an id (a command that says less than it should) is looked up by name.
         for ((seq, _), id) in submit.jobs.iter().zip(ids) {
@@ -52,11 +53,10 @@ impl Ledger {
                 self.end(*seq, EndReason::NotSubmitted, now);
             }
         }
-        let sentence = match &error.fix {
-            Some(fix) => format!("{}; {fix}", error.says),
-            None => error.says.clone(),
-        };
-        self.note("submit_failed", None, format!("{} refused: {sentence}", error.command));
+        let sentence = error.says.clone();
+        self.advice.clone_from(&error.fix);
+        let advice = error.fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+        self.note("submit_failed", None, format!("{} refused: {sentence}{advice}", error.command));
         match error.class {
             ErrorClass::Permanent => self.breaker.on_permanent(sentence),
             ErrorClass::Limit => {

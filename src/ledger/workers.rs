@@ -1,5 +1,6 @@
 //! What workers and job scripts say themselves: the strongest evidence.
 
+use super::limits::POLL_MIN;
 use super::{EndReason, JobState, Ledger, Moment, Notice};
 use crate::backends::sentinel::Sentinel;
 use crate::runtime::ids::{JobName, JobSeq};
@@ -67,6 +68,8 @@ impl Ledger {
             job.was_up = true;
             job.state = JobState::Up;
             job.reason = String::new();
+            // The batch system knows how much time it has left.
+            self.list_by = self.list_by.min(now.clock + POLL_MIN / 4);
             self.note("job_up", Some(seq), format!("job {} is up on {node}", seq.0));
         }
         self.changed.insert(seq);

@@ -267,6 +267,10 @@ pub struct Status {
     pub waiting_for: Option<String>,
     /// Why no job is asked for, or what the backend last complained of.
     pub trouble: Option<String>,
+    /// What to do about it.
+    pub advice: Option<String>,
+    /// No job is asked for until the user does something about the trouble.
+    pub gave_up: bool,
     /// Why the journal cannot be written.
     pub journal_trouble: Option<String>,
 }

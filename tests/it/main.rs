@@ -7,4 +7,6 @@ mod journal_crash;
 mod local_backend;
 #[path = "../support/simdisk.rs"]
 mod simdisk;
+mod site;
 mod slurm_backend;
+mod slurm_days;

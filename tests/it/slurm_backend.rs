@@ -2,6 +2,7 @@
 //! `DCLUSTER_TEST_SLURM=1 cargo test --test it slurm`. Skipped otherwise.
 
 use crate::fake_worker::{Fake, ended, until};
+use crate::site::bed;
 use dcluster::backends::sentinel::Sentinel;
 use dcluster::backends::slurm::Slurm;
 use dcluster::backends::slurm::reasons::meaning;
@@ -13,14 +14,6 @@ use std::process::Command;
 
 /// A folder that the virtual nodes see, and the backend; `None` where there is no Slurm to test on.
 fn start(change: impl FnOnce(&mut PoolSpec)) -> Option<(Fake, Slurm)> {
-    let asked = std::env::var_os("DCLUSTER_TEST_SLURM").is_some_and(|v| v == "1");
-    if !asked || std::env::var_os("SLURM_CONF").is_none() {
-        #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
-        {
-            eprintln!("skipped: DCLUSTER_TEST_SLURM=1 and SLURM_CONF are not set");
-        }
-        return None;
-    }
     let fake = Fake::new(Path::new("/var/tmp"), change);
     let backend = Slurm::new(fake.home.clone());
     Some((fake, backend))
@@ -39,7 +32,9 @@ async fn state(backend: &Slurm, job: &JobRef) -> Option<Observed> {
 
 /// One test, for it stops the controller, and all find each other's jobs.
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the Slurm is this test's alone to its end, and nothing else runs in it")]
 async fn a_life_on_slurm() {
+    let Some(_bed) = bed() else { return };
     let Some((fake, backend)) = start(|pool| {
         pool.prologue = "export FROM_PROLOGUE=p".into();
         pool.directives = vec!["--comment='x y'".into()];

@@ -159,9 +159,11 @@ fn state_of(state: &str, reason: &str, exit: Option<(i32, i32)>) -> Observed {
 }
 
 fn words(state: &str, reason: &str) -> String {
-    match reason {
-        "" | "None" => bounded(state),
-        reason => bounded(&format!("{state} {reason}")),
+    match (state, reason) {
+        // Slurm has not looked at it yet: there is no more to say.
+        ("PENDING", "" | "None") => String::new(),
+        (_, "" | "None") => bounded(state),
+        (_, reason) => bounded(&format!("{state} {reason}")),
     }
 }
 

@@ -73,6 +73,7 @@ impl Core {
             match notice {
                 Notice::Event { kind, job, text } => out.events.push(EventLine { kind, job, task: None, text }),
                 Notice::Over { job, planned } => self.lose_job(job, !planned, now, out),
+                Notice::Dismiss { job } => self.dismiss_job(job, out),
                 Notice::TimeLeft { job, seconds } => self.on_time_left(job, seconds, now, out),
             }
         }
@@ -112,6 +113,14 @@ impl Core {
             }
         }
         self.carry_out(actions, now, out);
+    }
+
+    /// Ends what runs in a job that the backend calls over.
+    fn dismiss_job(&mut self, job: JobSeq, out: &mut Output) {
+        for connection in self.workers.values().filter(|worker| worker.job == Some(job)).filter_map(|w| w.connection) {
+            let message = ServerMessage::Stop { grace_seconds: 0 };
+            out.sends.push((connection, self.turn, Outgoing::Worker(message)));
+        }
     }
 
     /// Begins to go down, or hurries a stop under way.
@@ -169,7 +178,8 @@ impl Core {
     /// Says why nothing runs, as far as jobs explain it.
     pub(super) fn jobs_explain(&self) -> Option<String> {
         if let Some(trouble) = self.ledger.trouble() {
-            return Some(trouble.to_owned());
+            let advice = self.ledger.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            return Some(format!("{trouble}{advice}"));
         }
         let job = self.ledger.live().min_by_key(|job| std::cmp::Reverse(job.state))?;
         Some(match job.state {

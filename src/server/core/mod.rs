@@ -116,6 +116,8 @@ struct Worker {
     heard_at: u64,
     silent_since: Option<u64>,
     ends_at: Option<u64>,
+    /// Its time was asked for again before it drains.
+    asked_again: bool,
     bodies: BTreeSet<ArrayId>,
 }
 
@@ -139,6 +141,8 @@ const HEARTBEAT_SECONDS: u64 = 5;
 const HEARTBEATS_MISSED_MAX: u64 = 3;
 /// Tasks must end this long before the walltime, or the worker interrupts them.
 const WALLTIME_MARGIN: u64 = 10_000;
+/// So long before a worker drains the batch system is asked whether its time still ends then.
+const LOOK_AHEAD: u64 = 60_000;
 
 /// The server's state.
 #[derive(Debug)]

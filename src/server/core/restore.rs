@@ -85,6 +85,7 @@ impl Core {
             heard_at: 0,
             silent_since: None,
             ends_at: None,
+            asked_again: false,
             bodies: Default::default(),
         };
         self.workers.insert(id, worker);

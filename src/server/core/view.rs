@@ -94,6 +94,8 @@ impl Core {
             failures,
             waiting_for: if totals.running == 0 && totals.unfinished() > 0 { self.waiting_for(now) } else { None },
             trouble: self.ledger.trouble().map(str::to_owned),
+            advice: self.ledger.advice().map(str::to_owned),
+            gave_up: self.ledger.gave_up(),
             journal_trouble: self.journal_trouble.clone(),
         }
     }

@@ -1,7 +1,8 @@
 //! Workers: joining, reporting, falling silent, leaving.
 
 use super::{
-    ConnectionId, Core, EventLine, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX, Outgoing, Output, WALLTIME_MARGIN, Worker,
+    ConnectionId, Core, EventLine, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX, LOOK_AHEAD, Outgoing, Output,
+    WALLTIME_MARGIN, Worker,
 };
 use crate::ledger::Moment;
 use crate::runtime::control::DownMode;
@@ -69,6 +70,7 @@ impl Core {
             heard_at: now.clock,
             silent_since: None,
             ends_at,
+            asked_again: false,
             bodies: Default::default(),
         };
         self.workers.insert(id, worker);
@@ -241,6 +243,13 @@ impl Core {
             out.close.push(connection);
             self.on_disconnected(connection, now);
         }
+        let ahead = self.options.spec.pool.drain_lead_seconds * 1000 + LOOK_AHEAD;
+        for worker in self.workers.values_mut().filter(|worker| worker.job.is_some() && !worker.asked_again) {
+            if worker.ends_at.is_some_and(|at| now.clock + ahead >= at) {
+                worker.asked_again = true;
+                self.ledger.refresh(now);
+            }
+        }
         let orphaned = self.options.spec.orphan_timeout_seconds * 1000 + 30_000;
         let gone: Vec<WorkerId> = self
             .workers
@@ -265,6 +274,7 @@ impl Core {
                 continue;
             }
             worker.ends_at = Some(ends_at);
+            worker.asked_again = false;
             self.scheduler.apply(Event::WorkerEndsAt { worker: *id, ends_at: Some(ends_at) }, now.clock, &mut actions);
             if let Some(connection) = worker.connection {
                 out.sends.push((connection, 0, Outgoing::Worker(ServerMessage::TimeLeft { seconds })));
