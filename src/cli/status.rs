@@ -170,7 +170,8 @@ fn pool_line(pool: &PoolSpec) -> String {
     format!("default: {words} a job")
 }
 
-fn meaning(backend: BackendKind, reason: &str) -> Option<String> {
+/// Says in plain English what a pending job waits for, and what can be done.
+pub(super) fn meaning(backend: BackendKind, reason: &str) -> Option<String> {
     match backend {
         BackendKind::Local => None,
         BackendKind::Slurm => {

@@ -45,7 +45,7 @@ pub(super) fn run(args: &UpArgs, context: &Context) -> Result<u8, Problem> {
     let done = async {
         let (mut client, news) = up(&folder, &resolved, args.take_over, context).await?;
         if let Some(jobs) = args.wait {
-            wait_for_jobs(&mut client, jobs, context).await?;
+            wait_for_jobs(&mut client, jobs, resolved.spec.backend, context).await?;
         }
         let status = status(&mut client).await?;
         Ok((news, status))
@@ -170,7 +170,7 @@ pub(super) async fn status(client: &mut Client) -> Result<Box<Status>, Problem> 
 }
 
 /// Waits until so many jobs are up, telling what it waits for when that changes.
-pub(super) async fn wait_for_jobs(client: &mut Client, jobs: u32, context: &Context) -> Result<(), Problem> {
+async fn wait_for_jobs(client: &mut Client, jobs: u32, backend: BackendKind, context: &Context) -> Result<(), Problem> {
     let mut told = String::new();
     loop {
         let status = status(client).await?;
@@ -191,7 +191,10 @@ pub(super) async fn wait_for_jobs(client: &mut Client, jobs: u32, context: &Cont
         let waiting = status.jobs.iter().rev().find(|job| job.live() && !job.reason.is_empty());
         let why = match (&status.trouble, waiting) {
             (Some(trouble), _) => format!(": {}", crate::ui::words::escape(trouble)),
-            (None, Some(job)) => format!(": job {} {}", job.seq.0, crate::ui::words::escape(&job.reason)),
+            (None, Some(job)) => {
+                let means = super::status::meaning(backend, &job.reason).map(|means| format!(" ({means})"));
+                format!(": job {} {}{}", job.seq.0, crate::ui::words::escape(&job.reason), means.unwrap_or_default())
+            }
             (None, None) => String::new(),
         };
         let text = format!("{up} of {} up{why}", count(u64::from(jobs), "job"));
