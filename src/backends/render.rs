@@ -1,7 +1,7 @@
 //! Renders job scripts. Pure: input to text. Called by the backends, by `render` and by `explain`.
 //!
 //! Handlebars leaves three holes that are closed here (`style.md` section 4.1): HTML escaping is off; strict
-//! mode says nothing of a misspelt `{{#if}}`, so every path of a template is checked against [`FIELDS`] when it
+//! mode says nothing of a misspelt `{{#if}}`, so every path of a template is checked against `FIELDS` when it
 //! is loaded; and user text comes in as a value, through `{{sh}}` (one shell word) or `{{line}}` (a directive:
 //! no control characters), except the prologue, which is shell code.
 

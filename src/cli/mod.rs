@@ -34,7 +34,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///
 /// The first command that works anywhere:
 ///
-///     dcluster map 'gzip {}' ::: *.nc
+/// dcluster map 'gzip {}' ::: *.nc
 ///
 /// It starts a cluster, runs gzip on every file, as many at a time as there are cores, and takes the
 /// cluster down again. On a machine with Slurm the same command asks the queue for a job.

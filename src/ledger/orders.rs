@@ -55,7 +55,7 @@ pub enum Notice {
     },
 }
 
-/// What [`Ledger::plan`] must know of the rest.
+/// What [`super::Ledger::plan`] must know of the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Situation {
     /// Whether there is unfinished work.
