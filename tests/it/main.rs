@@ -1,7 +1,9 @@
 //! Integration tests: one binary, a module per capability.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod bad_days;
 mod fake_worker;
+mod harness;
 mod journal_crash;
 mod local_backend;
 #[path = "../support/simdisk.rs"]
