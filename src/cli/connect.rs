@@ -163,8 +163,14 @@ fn told_problem(code: u8, told: crate::server::StartProblem) -> Problem {
     let kinds = [Kind::Failed, Kind::Usage, Kind::Unreachable, Kind::Internal, Kind::TryAgain, Kind::Config];
     let kind = kinds.into_iter().find(|kind| *kind as u8 == code).unwrap_or(Kind::Internal);
     let mut problem = Problem::new(kind, told.what);
+    if let Some(done) = told.done {
+        problem = problem.done(done);
+    }
     if let Some(says) = told.says {
         problem = problem.says(says);
+    }
+    if let Some(location) = told.location {
+        problem = problem.location(location);
     }
     if let Some(why) = told.why {
         problem = problem.why(why);

@@ -88,8 +88,12 @@ pub enum StartLine {
 pub struct StartProblem {
     /// What.
     pub what: String,
+    /// What was done and not done.
+    pub done: Option<String>,
     /// The system's words.
     pub says: Option<String>,
+    /// Where.
+    pub location: Option<String>,
     /// Why.
     pub why: Option<String>,
     /// What to do.
@@ -135,7 +139,9 @@ pub fn run(options: &ServerOptions) -> Result<(), Problem> {
         Err(problem) => {
             let told = StartProblem {
                 what: problem.what.clone(),
+                done: problem.done.as_deref().map(str::to_owned),
                 says: problem.says.as_deref().map(str::to_owned),
+                location: problem.location.as_deref().map(str::to_owned),
                 why: problem.why.as_deref().map(str::to_owned),
                 fixes: problem.fixes.clone(),
             };
@@ -224,6 +230,15 @@ impl Server {
             Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display()))
                 .says(error.to_string())
         })?;
+        // Before anything is taken: a server without keys could only fail.
+        let authority = folder.authority(&identity)?;
+        let tls = server_config(&authority).map_err(|error| {
+            Problem::new(Kind::Unreachable, format!("the keys of cluster {} are damaged", folder.name()))
+                .says(error.to_string())
+                .location(folder.path().join("ca.key").display().to_string())
+                .done("nothing was started")
+                .fix("start afresh under another name: dcluster up --name OTHER")
+        })?;
         let taken = takeover::take_over(&folder, &disk, options.take_over, |seconds| {
             announce(&StartLine::Waiting { seconds })
         })?;
@@ -259,8 +274,6 @@ impl Server {
             .map_err(|error| Problem::new(Kind::Internal, "cannot start a thread").says(error.to_string()))?;
 
         let (to_self, inputs) = mpsc::channel(INPUTS_MAX);
-        let authority = folder.authority(&identity)?;
-        let tls = server_config(&authority).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let reception = listen::Reception::new(to_self.clone(), &identity.id, epoch);
         let (listeners, addresses) = listen::bind_tcp(&spec).await?;
