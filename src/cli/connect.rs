@@ -145,8 +145,13 @@ pub(super) async fn start_server(
             }
             Ok(StartLine::Failed { code, problem }) => {
                 if code == Kind::TryAgain as u8 && problem.what.starts_with("another server") {
-                    // Somebody else started one at the same time: that one will do.
-                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                    // Somebody else started one at the same time: that one will do, once it answers.
+                    for _ in 0..100 {
+                        if condition(folder)? == Condition::Up && Client::connect(folder).await.is_ok() {
+                            break;
+                        }
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    }
                     return Ok(());
                 }
                 return Err(told_problem(code, problem));

@@ -112,7 +112,7 @@ pub(super) async fn up(
             .fix("dcluster down, then up  changes the rest; or up --name OTHER"));
     }
     if news == News::Revived {
-        start_server(folder, false, take_over, context).await?;
+        start_server(folder, true, take_over, context).await?;
     }
     Ok((connect(folder, context).await?, news))
 }

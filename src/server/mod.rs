@@ -252,8 +252,11 @@ impl Server {
         let now = clock::now();
         let mut output = Output::default();
         let turn = core.begin_turn();
+        // A server that died, or that `up` took over from, had its number of jobs; a new cluster and one that
+        // went down get theirs from the specification.
+        let asks = options.open && (core.is_stopping() || !core.was_opened());
         core.finish_restore(options.open, now, &mut output);
-        if options.open && !core.is_stopping() {
+        if asks && !core.is_stopping() {
             core.open(spec.jobs, now, &mut output);
         }
         // The base holds all of this already; its records need not be written once more.

@@ -73,8 +73,10 @@ fn status_tasks_and_events() {
         (ended && status["waiting_for"].is_string()).then_some(status)
     });
     let mut found = text([&first, &second]);
-    // What only now and then is there, or has fraction 0.
-    found = found.replace("used.cpu_seconds: integer|number", "used.cpu_seconds: number");
+    // What a job that was not started yet does not have; seldom seen here.
+    for field in ["id", "node"] {
+        found = found.replace(&format!("jobs[].{field}: string"), &format!("jobs[].{field}: null|string"));
+    }
     assert_eq!(
         found,
         "backend: string\n\

@@ -49,7 +49,10 @@ impl Core {
                 self.workers.remove(&worker);
                 self.awaited.remove(&worker);
             }
-            Record::Scaled { jobs } => self.ledger.restore_wanted(jobs),
+            Record::Scaled { jobs } => {
+                self.opened = true;
+                self.ledger.restore_wanted(jobs);
+            }
             Record::Stopping => self.stopped = true,
             Record::Opened => self.stopped = false,
             Record::Used(usage) => self.used = usage,
@@ -116,6 +119,11 @@ impl Core {
     pub fn open(&mut self, jobs: u32, now: Moment, out: &mut Output) {
         self.ledger.scale(jobs, now);
         out.records.push(Record::Scaled { jobs });
+    }
+
+    /// Whether the journal says that jobs were ever asked for.
+    pub fn was_opened(&self) -> bool {
+        self.opened
     }
 
     /// Whether the cluster goes down.
