@@ -42,7 +42,7 @@ use std::time::Duration;
 docs/map.md has the rest: :::: FILE, :::+, quoting, what differs from GNU parallel.")]
 pub(super) struct MapArgs {
     /// Command template, then ::: INPUTS, :::: FILE, or inputs on standard input.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     words: Vec<OsString>,
     /// Tasks that may run at once (default: as many as fit).
     #[arg(long = "max-tasks", short = 'j', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

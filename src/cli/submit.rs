@@ -38,7 +38,7 @@ use std::path::PathBuf;
 In the task: DCLUSTER_TASK_ID, DCLUSTER_TASK_INDEX, DCLUSTER_TASK_CORES.")]
 pub(super) struct SubmitArgs {
     /// Command and arguments, run as they stand, without a shell.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
     #[command(flatten)]
     task: TaskOptions,

@@ -336,7 +336,7 @@ fn ctrl_c_stops_waiting_and_nothing_else() {
     bed.run(&["wait"]).expect(0);
     // A cluster that was started for one command: it stays, with its tasks, and says so.
     bed.run(&["down"]).expect(0);
-    let map = bed.spawn(&["map", "echo > mine; sleep 1000", ":::", "a"]);
+    let map = bed.spawn(&["map", "echo > mine; sleep 1000; : {}", ":::", "a"]);
     bed.appears("mine");
     map.signal(Signal::SIGINT);
     map.end().expect(130).says("dcluster down");
@@ -356,7 +356,7 @@ fn a_worker_joins_and_leaves() {
     let ran = worker.end();
     assert!(!alive(first), "its task ended with it");
     assert!(matches!(ran.code, 0 | 130), "{ran:?}");
-    assert_eq!(bed.status()["workers"].as_array().unwrap().len(), 0);
+    until("its leaving is known", || bed.status()["workers"].as_array().unwrap().is_empty().then_some(()));
     assert_eq!(bed.tasks("ready"), 1);
     // It goes on elsewhere, although it may not be retried: that was no failure of its own.
     bed.run(&["scale", "1"]).expect(0);
@@ -481,6 +481,9 @@ fn exit_codes() {
         (&["nonsense"], 2),
         (&["up", "--nonsense"], 2),
         (&["submit"], 2),
+        (&["submit", "--nonsense", "true"], 2),
+        (&["map", "--nonsense", "true", ":::", "1"], 2),
+        (&["map", "-j0", "true", ":::", "1"], 2),
         (&["cancel"], 2),
         (&["status"], 69),
         (&["submit", "--", "true"], 69),
