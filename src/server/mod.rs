@@ -444,9 +444,11 @@ impl Server {
     }
 
     fn flush(&mut self) {
-        self.outbox.put(self.turn, &mut self.output);
         // A turn without records is as durable as the last one with.
         let durable = if self.durable >= self.written { self.turn } else { self.durable };
+        // A worker that is interrupted waits to hear that this is known, although nothing is written of it.
+        self.core.on_durable(durable, 0, &mut self.output);
+        self.outbox.put(self.turn, &mut self.output);
         for release in self.outbox.release(durable) {
             match release {
                 Release::Send(connection, message) => {
