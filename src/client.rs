@@ -8,7 +8,12 @@ use crate::runtime::protocol::PROTOCOL_VERSION;
 use crate::runtime::transport::{CLIENT_FRAME_BYTES_MAX, Channel, Role};
 use crate::server::listen::connect_unix;
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+/// A server that has not greeted after this long does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
@@ -27,6 +32,17 @@ impl Client {
     ///
     /// `Err(None)` when nobody answers; a problem when somebody answers who is not usable.
     pub async fn connect(folder: &Folder) -> Result<Self, Option<Problem>> {
+        timeout(PATIENCE, Self::greet(folder)).await.unwrap_or_else(|_| {
+            let problem =
+                Problem::new(Kind::Unreachable, format!("the server of cluster {} does not answer", folder.name()))
+                    .why("its process is there but stopped, or its host is overloaded")
+                    .done("jobs and tasks go on")
+                    .fix("dcluster up --take-over  (safe: starts another; the old one stops by itself)");
+            Err(Some(problem))
+        })
+    }
+
+    async fn greet(folder: &Folder) -> Result<Self, Option<Problem>> {
         let stream: Box<dyn Stream> = match connect_unix(folder).await {
             Ok(stream) => Box::new(stream),
             Err(_) => {

@@ -101,6 +101,12 @@ impl Problem {
         self
     }
 
+    /// Adds something that helps in some cases only.
+    #[must_use]
+    pub fn fix_if(self, so: bool, fix: &str) -> Self {
+        if so { self.fix(fix) } else { self }
+    }
+
     /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         self.kind as u8

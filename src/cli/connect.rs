@@ -134,8 +134,13 @@ pub(super) async fn start_server(
             }
             Ok(StartLine::Failed { code, problem }) => {
                 if code == Kind::TryAgain as u8 && problem.what.starts_with("another server") {
-                    // Somebody else started one at the same time: that one will do.
-                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                    // Somebody else started one at the same time: that one will do, once it answers.
+                    for _ in 0..100 {
+                        if condition(folder)? == Condition::Up && Client::connect(folder).await.is_ok() {
+                            break;
+                        }
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    }
                     return Ok(Some(told_problem(code, problem)));
                 }
                 return Err(told_problem(code, problem));
@@ -152,8 +157,14 @@ fn told_problem(code: u8, told: crate::server::StartProblem) -> Problem {
     let kinds = [Kind::Failed, Kind::Usage, Kind::Unreachable, Kind::Internal, Kind::TryAgain, Kind::Config];
     let kind = kinds.into_iter().find(|kind| *kind as u8 == code).unwrap_or(Kind::Internal);
     let mut problem = Problem::new(kind, told.what);
+    if let Some(done) = told.done {
+        problem = problem.done(done);
+    }
     if let Some(says) = told.says {
         problem = problem.says(says);
+    }
+    if let Some(location) = told.location {
+        problem = problem.location(location);
     }
     if let Some(why) = told.why {
         problem = problem.why(why);

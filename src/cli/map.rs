@@ -140,16 +140,18 @@ pub(super) fn run(args: &MapArgs, context: &Context) -> Result<u8, Problem> {
 
     let cluster = ClusterOption { name: args.cluster.clone() };
     let id = std::cell::Cell::new(None);
+    let started = std::cell::Cell::new(false);
     let work = async {
         let mut borrowed = Borrowed::get(&cluster, args.keep, context).await?;
         let array = send(&mut borrowed.client, submission).await?;
         id.set(Some(array));
+        started.set(borrowed.ours());
         let watched = watch(&mut borrowed.client, array, halt, log.as_mut(), context).await;
         borrowed.give_back(context).await?;
         watched
     };
     let counts = context.block_on(work, || match id.get() {
-        Some(array) => super::wait::stopped(&ArrayId::to_string(&array)),
+        Some(array) => super::wait::stopped(&ArrayId::to_string(&array)).fix_if(started.get(), "dcluster down"),
         None => super::context::interrupted(),
     })?;
     if context.printer.json {
@@ -271,7 +273,7 @@ impl Log {
             usage(format!("cannot write {}", path.display())).says(error.to_string()).location("--joblog")
         };
         let mut file = std::fs::File::create(path).map_err(fail)?;
-        write!(file, "{HEADER}").map_err(fail)?;
+        file.write_all(HEADER.as_bytes()).map_err(fail)?;
         Ok(Self { file, path: path.to_owned(), after: None })
     }
 

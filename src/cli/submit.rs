@@ -274,6 +274,11 @@ impl Borrowed {
         Ok(Self { client, folder, ours: !keep })
     }
 
+    /// Whether it was started for this command and goes when it is done.
+    pub(super) fn ours(&self) -> bool {
+        self.ours
+    }
+
     /// Gives it back: takes it down if it was started for this.
     pub(super) async fn give_back(self, context: &Context) -> Result<(), Problem> {
         if self.ours {
@@ -289,12 +294,15 @@ pub(super) fn run(args: &SubmitArgs, context: &Context) -> Result<u8, Problem> {
     let cluster = ClusterOption { name: args.cluster.clone() };
     let array_of_tasks = submission.body.indexes != Indexes::Single;
     let id = std::cell::Cell::new(None);
+    let started = std::cell::Cell::new(false);
     let work = async {
         if !args.wait {
             let folder = context.folder(&cluster)?;
-            let mut client = connect(&folder, context).await.map_err(|problem| {
-                problem.fix("or: dcluster submit --wait …  (starts a cluster for this one command)")
-            })?;
+            if condition(&folder)? != Condition::Up {
+                return Err(super::connect::not_up(&folder)
+                    .fix("or: dcluster submit --wait …  (starts a cluster for this one command)"));
+            }
+            let mut client = connect(&folder, context).await?;
             submission.after = dependencies(&args.after, &mut client).await?;
             let array = send(&mut client, submission).await?;
             if context.printer.json {
@@ -308,6 +316,7 @@ pub(super) fn run(args: &SubmitArgs, context: &Context) -> Result<u8, Problem> {
         submission.after = dependencies(&args.after, &mut borrowed.client).await?;
         let array = send(&mut borrowed.client, submission).await?;
         id.set(Some(array));
+        started.set(borrowed.ours());
         context.printer.detail(&format!("task {array}"));
         let code = follow(&mut borrowed.client, array, context).await;
         borrowed.give_back(context).await?;
@@ -315,7 +324,7 @@ pub(super) fn run(args: &SubmitArgs, context: &Context) -> Result<u8, Problem> {
         Ok(if array_of_tasks { u8::from(ends.failed > 0) } else { ends.last_code })
     };
     context.block_on(work, || match id.get() {
-        Some(array) => super::wait::stopped(&array.to_string()),
+        Some(array) => super::wait::stopped(&array.to_string()).fix_if(started.get(), "dcluster down"),
         None => super::context::interrupted(),
     })
 }

@@ -93,10 +93,15 @@ pub(super) async fn up(
         start_server(folder, true, take_over, context).await?;
         return Ok((connect(folder, context).await?, News::Started));
     }
-    let news = match Client::connect(folder).await {
-        Ok(_) if !take_over => News::Running,
-        Err(Some(problem)) => return Err(problem),
-        _ => News::Revived,
+    let news = if take_over {
+        // Not asked: it may be the very server that does not answer.
+        News::Revived
+    } else {
+        match Client::connect(folder).await {
+            Ok(_) => News::Running,
+            Err(Some(problem)) => return Err(problem),
+            Err(None) => News::Revived,
+        }
     };
     let differences = differences(&folder.spec()?, &resolved.spec);
     if !differences.is_empty() {
@@ -107,7 +112,7 @@ pub(super) async fn up(
             .fix("dcluster down, then up  changes the rest; or up --name OTHER"));
     }
     if news == News::Revived {
-        start_server(folder, false, take_over, context).await?;
+        start_server(folder, true, take_over, context).await?;
     }
     Ok((connect(folder, context).await?, news))
 }

@@ -26,6 +26,9 @@ use tokio_rustls::TlsAcceptor;
 const STRANGERS_MAX: usize = 512;
 /// For the handshake, and again for the first message.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For the handshake while more than half of the places for strangers are taken: idle ones must not keep
+/// workers out.
+const PATIENCE_CROWDED: Duration = Duration::from_secs(1);
 const HELLO_BYTES_MAX: usize = 16 << 10;
 /// A worker that comes back says what it runs: more than a stranger may say, bounded all the same.
 const WORKER_HELLO_BYTES_MAX: usize = 4 << 20;
@@ -41,6 +44,8 @@ pub struct Reception {
     pub epoch: u32,
     next: Arc<AtomicU64>,
     strangers: Arc<Semaphore>,
+    /// On the unix socket; no stranger on the network takes these places.
+    callers: Arc<Semaphore>,
 }
 
 impl Reception {
@@ -52,6 +57,7 @@ impl Reception {
             epoch,
             next: Arc::new(AtomicU64::new(1)),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            callers: Arc::new(Semaphore::new(STRANGERS_MAX)),
         }
     }
 
@@ -73,8 +79,10 @@ impl Reception {
                 }
             };
             let (reception, acceptor) = (self.clone(), acceptor.clone());
+            let crowded = self.strangers.available_permits() < STRANGERS_MAX / 2;
+            let patience = if crowded { PATIENCE_CROWDED } else { PATIENCE };
             tokio::spawn(async move {
-                let greeted = timeout(PATIENCE, reception.greet_tls(stream, acceptor)).await;
+                let greeted = timeout(patience, reception.greet_tls(stream, acceptor)).await;
                 let (role, channel) = match greeted {
                     Ok(Ok(greeted)) => greeted,
                     Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
@@ -100,7 +108,7 @@ impl Reception {
     /// Accepts connections on the unix socket, from processes of the same user only.
     pub async fn serve_unix(self, listener: UnixListener) {
         loop {
-            let Ok(permit) = Arc::clone(&self.strangers).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&self.callers).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;

@@ -89,8 +89,12 @@ pub enum StartLine {
 pub struct StartProblem {
     /// What.
     pub what: String,
+    /// What was done and not done.
+    pub done: Option<String>,
     /// The system's words.
     pub says: Option<String>,
+    /// Where.
+    pub location: Option<String>,
     /// Why.
     pub why: Option<String>,
     /// What to do.
@@ -136,7 +140,9 @@ pub fn run(options: &ServerOptions) -> Result<(), Problem> {
         Err(problem) => {
             let told = StartProblem {
                 what: problem.what.clone(),
+                done: problem.done.as_deref().map(str::to_owned),
                 says: problem.says.as_deref().map(str::to_owned),
+                location: problem.location.as_deref().map(str::to_owned),
                 why: problem.why.as_deref().map(str::to_owned),
                 fixes: problem.fixes.clone(),
             };
@@ -225,6 +231,15 @@ impl Server {
             Problem::new(Kind::Unreachable, format!("cannot use the cluster folder {}", folder.path().display()))
                 .says(error.to_string())
         })?;
+        // Before anything is taken: a server without keys could only fail.
+        let authority = folder.authority(&identity)?;
+        let tls = server_config(&authority).map_err(|error| {
+            Problem::new(Kind::Unreachable, format!("the keys of cluster {} are damaged", folder.name()))
+                .says(error.to_string())
+                .location(folder.path().join("ca.key").display().to_string())
+                .done("nothing was started")
+                .fix("start afresh under another name: dcluster up --name OTHER")
+        })?;
         let taken = takeover::take_over(&folder, &disk, options.take_over, |seconds| {
             announce(&StartLine::Waiting { seconds })
         })?;
@@ -238,8 +253,11 @@ impl Server {
         let now = clock::now();
         let mut output = Output::default();
         let turn = core.begin_turn();
+        // A server that died, or that `up` took over from, had its number of jobs; a new cluster and one that
+        // went down get theirs from the specification.
+        let asks = options.open && (core.is_stopping() || !core.was_opened());
         core.finish_restore(options.open, taken.proved, now, &mut output);
-        if options.open && !core.is_stopping() {
+        if asks && !core.is_stopping() {
             core.open(spec.jobs, now, &mut output);
         }
         // The base holds all of this already; its records need not be written once more.
@@ -260,8 +278,6 @@ impl Server {
             .map_err(|error| Problem::new(Kind::Internal, "cannot start a thread").says(error.to_string()))?;
 
         let (to_self, inputs) = mpsc::channel(INPUTS_MAX);
-        let authority = folder.authority(&identity)?;
-        let tls = server_config(&authority).map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let reception = listen::Reception::new(to_self.clone(), &identity.id, epoch);
         let (listeners, addresses) = listen::bind_tcp(&spec).await?;
@@ -429,9 +445,11 @@ impl Server {
     }
 
     fn flush(&mut self) {
-        self.outbox.put(self.turn, &mut self.output);
         // A turn without records is as durable as the last one with.
         let durable = if self.durable >= self.written { self.turn } else { self.durable };
+        // A worker that is interrupted waits to hear that this is known, although nothing is written of it.
+        self.core.on_durable(durable, 0, &mut self.output);
+        self.outbox.put(self.turn, &mut self.output);
         for release in self.outbox.release(durable) {
             match release {
                 Release::Send(connection, message) => {

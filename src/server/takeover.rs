@@ -104,7 +104,7 @@ pub(super) fn take_over(
         match if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) } {
             Verdict::Now(reason) => {
                 let proved = !matches!(reason, lease::Reason::Silent);
-                return claim(disk, leased.max(newest) + 1, lock, proved);
+                return claim(folder, disk, leased.max(newest) + 1, lock, proved);
             }
             Verdict::Alive => {
                 let host = lease.map(|state| state.holder.host).unwrap_or_default();
@@ -120,16 +120,34 @@ pub(super) fn take_over(
     }
 }
 
-fn claim(disk: &RealDisk, epoch: u32, lock: Option<Flock<File>>, proved: bool) -> Result<Taken, Problem> {
+fn claim(
+    folder: &Folder,
+    disk: &RealDisk,
+    epoch: u32,
+    lock: Option<Flock<File>>,
+    proved: bool,
+) -> Result<Taken, Problem> {
     let holder = clock::holder(random()?);
     match lease::claim(disk, &holder, epoch).map_err(|error| lease_problem(&error))? {
         Claim::Won { epoch } => {
             let (lease, before) = Lease::open(disk.clone(), holder, epoch).map_err(|error| lease_problem(&error))?;
-            Ok(Taken { lease, before, proved, lock })
+            Ok(Taken { lease, before, proved, lock: lock.or_else(|| hold_lock(folder)) })
         }
         Claim::Lost { holder, .. } => {
             let host = holder.map(|holder| holder.host).unwrap_or_default();
             Err(Problem::new(Kind::TryAgain, format!("another server was faster (on {host})")))
         }
     }
+}
+
+/// Gets the lock that a rival held while it looked. A former server that lives (stopped, or being fenced)
+/// keeps it: then it is done without.
+fn hold_lock(folder: &Folder) -> Option<Flock<File>> {
+    for _ in 0..20 {
+        match try_lock(folder)? {
+            Ok(lock) => return Some(lock),
+            Err(()) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    None
 }

@@ -1,10 +1,15 @@
 //! Integration tests: one binary, a module per capability.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod bad_days;
+mod cli;
 mod docs;
 mod fake_worker;
+mod harness;
 mod journal_crash;
 mod local_backend;
+mod security;
+mod shapes;
 #[path = "../support/simdisk.rs"]
 mod simdisk;
 mod site;

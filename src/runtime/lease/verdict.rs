@@ -92,7 +92,12 @@ pub fn may_take_over(situation: &Situation<'_>) -> Verdict {
 }
 
 fn proof_of_death(evidence: &Evidence) -> Option<Reason> {
-    if evidence.flock_free == Some(true) {
+    let alive = evidence.same_host
+        && evidence.same_boot == Some(true)
+        && evidence.same_pid_namespace
+        && evidence.pid_alive_with_same_start == Some(true);
+    // A server that has just won takes the lock a moment later; until then a rival can hold it.
+    if evidence.flock_free == Some(true) && !alive {
         return Some(Reason::LockFree);
     }
     if evidence.job_ended == Some(true) {
@@ -170,6 +175,8 @@ mod tests {
         assert_eq!(with(elsewhere), wait);
         let free = Evidence { flock_free: Some(true), ..Evidence::default() };
         assert_eq!(with(free), Verdict::Now(Reason::LockFree));
+        let alive = Evidence { pid_alive_with_same_start: Some(true), flock_free: Some(true), ..GONE };
+        assert_eq!(with(alive), wait);
         let held = Evidence { flock_free: Some(false), ..Evidence::default() };
         assert_eq!(with(held), wait);
         let ended = Evidence { job_ended: Some(true), ..Evidence::default() };

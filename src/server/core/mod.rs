@@ -63,6 +63,8 @@ pub struct Output {
     pub sends: Vec<(ConnectionId, Turn, Outgoing)>,
     /// To be carried out once this turn's records are durable.
     pub orders: Vec<Order>,
+    /// The disk refuses: replies that wait for it go at once, but for these, which are taken back.
+    pub unblocked: Option<Vec<(ConnectionId, u32)>>,
     /// Connections to close, after what was sent on them.
     pub close: Vec<ConnectionId>,
     /// For people.
@@ -161,6 +163,7 @@ pub struct Core {
     waits: Vec<Wait>,
     down: Option<Down>,
     stopped: bool,
+    opened: bool,
     closing: bool,
     turn: Turn,
     durable: Turn,
@@ -171,7 +174,8 @@ pub struct Core {
     failures: BTreeMap<(ArrayId, String), u64>,
     started: Moment,
     failure_events: (u64, u32),
-    in_flight: Vec<(Turn, ArrayId, ConnectionId, u32)>,
+    /// Changes that were not acknowledged yet; with the submission, if it is one.
+    in_flight: Vec<(Turn, Option<ArrayId>, ConnectionId, u32)>,
 }
 
 impl Core {
@@ -203,6 +207,7 @@ impl Core {
             waits: Vec::new(),
             down: None,
             stopped: false,
+            opened: false,
             closing: false,
             turn: 0,
             durable: 0,
@@ -264,14 +269,12 @@ impl Core {
                 task: None,
                 text: format!("the journal cannot be written: {what}; no new work is accepted, accepted work goes on"),
             });
-            for (_, array, connection, request) in std::mem::take(&mut self.in_flight) {
-                if let Some(record) = self.arrays.get(&array) {
-                    self.keys.remove(&record.key);
+            let refused = std::mem::take(&mut self.in_flight);
+            out.unblocked = Some(refused.iter().map(|(_, _, connection, request)| (*connection, *request)).collect());
+            for (_, array, connection, request) in refused {
+                if let Some(array) = array {
+                    self.give_back(array, now, out);
                 }
-                let cancel = crate::runtime::scheduler::Event::Cancel { tasks: vec![TaskRef::Array(array)] };
-                let mut actions = Vec::new();
-                self.scheduler.apply(cancel, now.clock, &mut actions);
-                self.carry_out(actions, now, out);
                 out.sends.push((connection, 0, reply(request, self.refusal(what))));
             }
         }
@@ -284,6 +287,16 @@ impl Core {
             });
         }
         self.journal_trouble = trouble;
+    }
+
+    fn give_back(&mut self, array: ArrayId, now: Moment, out: &mut Output) {
+        if let Some(record) = self.arrays.get(&array) {
+            self.keys.remove(&record.key);
+        }
+        let cancel = crate::runtime::scheduler::Event::Cancel { tasks: vec![TaskRef::Array(array)] };
+        let mut actions = Vec::new();
+        self.scheduler.apply(cancel, now.clock, &mut actions);
+        self.carry_out(actions, now, out);
     }
 
     fn refusal(&self, what: &str) -> Reply {

@@ -49,11 +49,14 @@ impl Core {
         // Shown states must not change any more: they are told once they are durable. While the disk
         // refuses, waiting for it would tell nothing at all.
         let after = if self.journal_trouble.is_some() { 0 } else { self.turn };
+        if matches!(request, Request::Cancel { .. } | Request::Retry { .. } | Request::Scale { .. }) {
+            self.in_flight.push((self.turn, None, connection, id));
+        }
         let answer = match request {
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Submit { key, submission } => match self.submit(key, submission, now, out) {
                 Ok(array) => {
-                    self.in_flight.push((self.turn, array, connection, id));
+                    self.in_flight.push((self.turn, Some(array), connection, id));
                     Reply::Submitted { array }
                 }
                 Err(refused) => refused,

@@ -49,7 +49,10 @@ impl Core {
                 self.workers.remove(&worker);
                 self.awaited.remove(&worker);
             }
-            Record::Scaled { jobs, reached } => self.ledger.restore_wanted(jobs, reached),
+            Record::Scaled { jobs, reached } => {
+                self.opened = true;
+                self.ledger.restore_wanted(jobs, reached);
+            }
             Record::Stopping => self.stopped = true,
             Record::Opened => self.stopped = false,
             Record::Used(usage) => self.used = usage,
@@ -118,6 +121,11 @@ impl Core {
     pub fn open(&mut self, jobs: u32, now: Moment, out: &mut Output) {
         self.ledger.scale(jobs, now);
         out.records.push(Record::Scaled { jobs, reached: false });
+    }
+
+    /// Whether the journal says that jobs were ever asked for.
+    pub fn was_opened(&self) -> bool {
+        self.opened
     }
 
     /// Whether the cluster goes down.
