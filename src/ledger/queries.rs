@@ -146,7 +146,8 @@ impl Ledger {
     pub(super) fn look_for_suspects(&mut self, now: Moment) {
         let lost = self.watches.values().any(|watch| watch.absences > 0 && !watch.looked);
         let unknown = self.live().any(|job| job.id.is_none());
-        if !(lost || unknown || self.stopping && self.live.is_empty()) {
+        let last = self.stopping && self.live.is_empty();
+        if !(lost || unknown || last) {
             self.next_find = self.next_find.max(now.clock + SUSPECT_INTERVAL);
         }
     }
