@@ -20,6 +20,8 @@ pub(super) const SETTLE: u64 = 15 * SECOND;
 /// … and while it does not answer at all.
 pub(super) const SETTLE_BLIND: u64 = 120 * SECOND;
 
+/// What a job's script may need to end after its worker.
+pub(super) const SCRIPT_SPAN: u64 = 300;
 /// How long the exit code of a script that has ended is looked for.
 pub(super) const EXIT_CODE_SPAN: u64 = 3 * SECOND;
 /// How long a worker may be connected after the backend said that its job is over.
@@ -41,8 +43,8 @@ pub(super) const GHOST_SPAN: u64 = 600 * SECOND;
 /// The first pause between listings after something happened; it grows to [`POLL_MAX`].
 pub(super) const POLL_MIN: u64 = 2 * SECOND;
 pub(super) const POLL_MAX: u64 = 180 * SECOND;
-/// Sentinels cost one `open` a job: looked for after a second, then ever more rarely.
-pub(super) const SENTINEL_PAUSE: u64 = SECOND;
+/// Sentinels cost one `open` a job: looked for after a moment, then ever more rarely.
+pub(super) const SENTINEL_PAUSE: u64 = SECOND / 20;
 pub(super) const SENTINEL_PAUSE_MAX: u64 = 16 * SECOND;
 
 /// Between cancels of the same job.

@@ -1,6 +1,6 @@
 //! What workers and job scripts say themselves: the strongest evidence.
 
-use super::limits::POLL_MIN;
+use super::limits::{POLL_MIN, SCRIPT_SPAN};
 use super::{EndReason, JobState, Ledger, Moment, Notice};
 use crate::backends::sentinel::Sentinel;
 use crate::runtime::ids::{JobName, JobSeq};
@@ -103,5 +103,7 @@ impl Ledger {
         self.changed.insert(seq);
         self.poll_soon(now);
         self.next_sentinels = now.clock;
+        // Its script needs a moment to end: a listing before that would have to be repeated.
+        self.list_not_before = self.list_not_before.max(now.clock + SCRIPT_SPAN);
     }
 }

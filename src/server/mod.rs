@@ -41,6 +41,8 @@ const INPUTS_MAX: usize = 1024;
 const TURN_EVENTS_MAX: usize = 4096;
 /// Without any event the core looks around this often.
 const TICK: Duration = Duration::from_millis(500);
+/// … and so often while jobs are about to end: somebody waits for `down`.
+const RESTLESS_TICK: Duration = Duration::from_millis(50);
 
 /// What reaches the core from outside.
 #[derive(Debug)]
@@ -324,9 +326,6 @@ impl Server {
     async fn serve(mut self) -> Result<(), Problem> {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(|error| Problem::new(Kind::Internal, "cannot watch for signals").says(error.to_string()))?;
-        // The first turn plans the first jobs.
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let mut from_journal = None;
             let mut input = None;
@@ -335,7 +334,7 @@ impl Server {
                 message = self.from_journal.recv() => from_journal = Some(message),
                 received = self.inputs.recv() => input = received,
                 _ = terminate.recv() => input = Some(Input::Terminate),
-                _ = tick.tick() => {}
+                () = tokio::time::sleep(if self.core.is_restless() { RESTLESS_TICK } else { TICK }) => {}
             }
             if let Some(message) = from_journal {
                 match message {

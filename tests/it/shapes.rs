@@ -79,9 +79,11 @@ fn status_tasks_and_events() {
     }
     assert_eq!(
         found,
-        "backend: string\n\
+        "advice: null\n\
+         backend: string\n\
          cluster: string\n\
          engine: string\n\
+         gave_up: bool\n\
          jobs: array\n\
          jobs[]: object\n\
          jobs[].cores: integer\n\

@@ -165,6 +165,11 @@ impl Core {
         out.closed = Some(down.clients.clone());
     }
 
+    /// Whether something is about to end that nobody will report: a job whose worker is gone.
+    pub fn is_restless(&self) -> bool {
+        self.down.is_some() || self.ledger.live().any(|job| job.silent)
+    }
+
     /// Returns whether any job may exist or any worker is connected.
     pub(super) fn jobs_left(&self) -> Vec<crate::ledger::Job> {
         self.ledger.live().cloned().collect()
