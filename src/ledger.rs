@@ -875,6 +875,7 @@ impl Ledger {
                 if *how == EndedHow::Exited && exit_code.is_none() && watch.sentinel.is_none() && !job.cancelling {
                     let since = *watch.exited_at.get_or_insert(now.clock);
                     if now.clock < since + EXIT_CODE_MAX {
+                        job.state = job.state.max(JobState::Started);
                         self.next_sentinels = now.clock;
                         self.refresh(now);
                         return true;
