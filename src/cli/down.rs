@@ -103,7 +103,11 @@ pub(super) async fn down(folder: &Folder, mode: DownMode, stays: bool, context: 
             () = tokio::time::sleep(Duration::from_millis(500)) => {
                 let left = left(&mut watch).await;
                 if begun.elapsed() > PATIENCE && mode != DownMode::Drain {
-                    return Err(Problem::new(Kind::TryAgain, format!("cluster {} is not down yet", folder.name()))
+                    let trouble = super::up::status(&mut watch).await.ok().and_then(|status| status.trouble);
+                    let problem = Problem::new(Kind::TryAgain, format!("cluster {} is not down yet", folder.name()));
+                    return Err(trouble
+                        .into_iter()
+                        .fold(problem, Problem::says)
                         .why(format!("left: {}", left.as_deref().unwrap_or("unknown")))
                         .done("the server goes on trying")
                         .fix("dcluster down  waits again; dcluster events says more"));

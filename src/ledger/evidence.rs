@@ -167,6 +167,8 @@ impl Ledger {
                     && !job.cancelling
                     && now.clock < *watch.exited_at.get_or_insert(now.clock) + EXIT_CODE_SPAN =>
             {
+                // Only scripts of jobs that have started are looked for.
+                job.state = job.state.max(JobState::Started);
                 self.next_sentinels = now.clock;
                 self.poll_soon(now);
                 return true;

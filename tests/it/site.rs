@@ -43,10 +43,18 @@ pub(crate) fn slurm(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Ends a daemon of the bed, as a crash would.
-pub(crate) fn stop_daemon(name: &str) {
-    let pid = std::fs::read_to_string(bed_folder().join(format!("run/{name}.pid"))).unwrap();
+/// Ends the daemon of a node, as a crash would.
+pub(crate) fn kill_node(node: &str) {
+    let pid = std::fs::read_to_string(bed_folder().join(format!("run/slurmd-{node}.pid"))).unwrap();
     kill(pid.trim().parse().unwrap(), "KILL");
+}
+
+/// Ends the controller in order: killed, it would forget what it did last.
+pub(crate) fn stop_controller() {
+    let pid = std::fs::read_to_string(bed_folder().join("run/slurmctld.pid")).unwrap();
+    kill(pid.trim().parse().unwrap(), "TERM");
+    let exe = format!("/proc/{}/exe", pid.trim());
+    until("the controller is down", 30, || std::fs::read_link(&exe).is_err().then_some(()));
 }
 
 pub(crate) fn start_controller() {

@@ -2,7 +2,8 @@
 //! `eval "$(tests/clusters/slurm/up --db)"`, then `DCLUSTER_TEST_SLURM=1 cargo test --test it slurm_days`.
 
 use crate::site::{
-    Site, bed, has_cgroups, kill, kill_step_manager, slurm, start_controller, start_node, stop_daemon, until,
+    Site, bed, has_cgroups, kill, kill_node, kill_step_manager, slurm, start_controller, start_node, stop_controller,
+    until,
 };
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -180,7 +181,7 @@ fn the_controller_is_away() {
     let Some(_bed) = bed() else { return };
     let site = Site::new();
     // At submit: tried again, once at a time.
-    stop_daemon("slurmctld");
+    stop_controller();
     site.up(&[]);
     let trouble = until("trouble is told", 60, || site.status()["trouble"].as_str().map(str::to_owned));
     assert!(trouble.contains("Unable to contact slurm controller"), "{trouble}");
@@ -200,7 +201,7 @@ fn the_controller_is_away() {
     site.job_with("all up", 30, |job| job["state"] == "up" && job["id"] != first.as_str());
     let slow = site.submit("until [ -e go ]; do sleep 0.1; done");
     site.task_in(&slow, "running");
-    stop_daemon("slurmctld");
+    stop_controller();
     site.write("go", "");
     for task in [&id, &slow] {
         site.task_in(task, "finished");
@@ -329,7 +330,7 @@ fn slurm_ends_jobs() {
     slurm(&["scontrol", "update", &format!("JobId={}", job["id"].as_str().unwrap()), "TimeLimit=1"]);
     // The node dies with all that runs on it.
     let job = lost.job_in("up");
-    stop_daemon("slurmd-n02");
+    kill_node("n02");
     kill_step_manager(job["id"].as_str().unwrap());
     for (pid, _) in lost.processes() {
         if std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default().contains("SLURMD_NODENAME=n02") {
@@ -342,7 +343,7 @@ fn slurm_ends_jobs() {
     let fourth = split.submit(task);
     split.task_in(&fourth, "running");
     let apart = split.job_in("up");
-    stop_daemon("slurmd-n03");
+    kill_node("n03");
 
     if has_cgroups() {
         greedy.up(&["--walltime", "10m", "--wait", "1"]);
