@@ -4,6 +4,7 @@
 
 use super::core::{ConnectionId, Outgoing, Output, Turn};
 use crate::ledger::Order;
+use crate::runtime::control::ClientReply;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Something that may leave now.
@@ -26,6 +27,9 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Takes in what a turn produced.
     pub(super) fn put(&mut self, turn: Turn, output: &mut Output) {
+        for (connection, request) in output.withdrawn.drain(..) {
+            self.waiting.retain(|(_, item)| !matches!(item, Release::Send(to, Outgoing::Client(ClientReply::Reply { id, .. })) if *to == connection && *id == request));
+        }
         let sends = output.sends.drain(..);
         self.waiting.extend(sends.map(|(connection, after, message)| (after, Release::Send(connection, message))));
         self.waiting.extend(output.close.drain(..).map(|connection| (0, Release::Close(connection))));
