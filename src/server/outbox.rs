@@ -27,25 +27,13 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Takes in what a turn produced.
     pub(super) fn put(&mut self, turn: Turn, output: &mut Output) {
-        if let Some(taken_back) = output.unblocked.take() {
-            self.unblock(&taken_back);
+        for (connection, request) in output.withdrawn.drain(..) {
+            self.waiting.retain(|(_, item)| !matches!(item, Release::Send(to, Outgoing::Client(ClientReply::Reply { id, .. })) if *to == connection && *id == request));
         }
         let sends = output.sends.drain(..);
         self.waiting.extend(sends.map(|(connection, after, message)| (after, Release::Send(connection, message))));
         self.waiting.extend(output.close.drain(..).map(|connection| (0, Release::Close(connection))));
         self.waiting.extend(output.orders.drain(..).map(|order| (turn, Release::Order(order))));
-    }
-
-    /// Lets all replies to clients leave, but for those that were taken back.
-    fn unblock(&mut self, taken_back: &[(ConnectionId, u32)]) {
-        self.waiting.retain_mut(|(after, item)| {
-            let Release::Send(connection, Outgoing::Client(reply)) = item else { return true };
-            *after = 0;
-            match reply {
-                ClientReply::Reply { id, .. } => !taken_back.contains(&(*connection, *id)),
-                ClientReply::Welcome { .. } => true,
-            }
-        });
     }
 
     /// Returns what may leave, now that all turns up to `durable` are on disk.
@@ -93,22 +81,21 @@ mod tests {
         outbox.put(5, &mut output);
         let free = outbox.release(4);
         assert!(matches!(free.as_slice(), [Release::Send(connection, _)] if *connection == two));
-        // What is taken back never leaves; what follows it does, without the disk.
+        // What is taken back never leaves; another answer follows.
         let reply = |id| {
             let reply = Box::new(crate::runtime::control::Reply::Scaled);
             Outgoing::Client(ClientReply::Reply { id, reply })
         };
         let client = ConnectionId(3);
-        let sends = vec![(client, 7, reply(1)), (client, 7, reply(2))];
-        outbox.put(7, &mut Output { sends, ..Output::default() });
-        let unblocked = Some(vec![(client, 1)]);
-        outbox.put(8, &mut Output { unblocked, sends: vec![(client, 0, reply(3))], ..Output::default() });
+        outbox.put(7, &mut Output { sends: vec![(client, 7, reply(1))], ..Output::default() });
+        let withdrawn = vec![(client, 1)];
+        outbox.put(8, &mut Output { withdrawn, sends: vec![(client, 0, reply(3))], ..Output::default() });
         let free = outbox.release(4);
         let ids = free.iter().map(|release| match release {
             Release::Send(_, Outgoing::Client(ClientReply::Reply { id, .. })) => *id,
             _ => 0,
         });
-        assert_eq!(ids.collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(ids.collect::<Vec<_>>(), [3]);
         let free = outbox.release(5);
         assert!(matches!(
             free.as_slice(),

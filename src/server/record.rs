@@ -21,6 +21,11 @@ pub enum Record {
         /// Milliseconds since the epoch.
         at: u64,
     },
+    /// A submission was given back before it was acknowledged: its key is free again.
+    Withdrawn {
+        /// The submission.
+        array: ArrayId,
+    },
     /// A task has its final state.
     Ended {
         /// The task.

@@ -10,6 +10,9 @@ mod restore;
 mod view;
 mod workers;
 
+#[cfg(test)]
+mod simulation;
+
 pub use jobs::Done;
 
 use crate::config::spec::Spec;
@@ -63,8 +66,8 @@ pub struct Output {
     pub sends: Vec<(ConnectionId, Turn, Outgoing)>,
     /// To be carried out once this turn's records are durable.
     pub orders: Vec<Order>,
-    /// The disk refuses: replies that wait for it go at once, but for these, which are taken back.
-    pub unblocked: Option<Vec<(ConnectionId, u32)>>,
+    /// Requests whose answers must not leave any more: another answer follows in `sends`.
+    pub withdrawn: Vec<(ConnectionId, u32)>,
     /// Connections to close, after what was sent on them.
     pub close: Vec<ConnectionId>,
     /// For people.
@@ -176,6 +179,13 @@ pub struct Core {
     failure_events: (u64, u32),
     /// Changes that were not acknowledged yet; with the submission, if it is one.
     in_flight: Vec<(Turn, Option<ArrayId>, ConnectionId, u32)>,
+    /// Last turn with records, and the last that changed a final state.
+    written: Turn,
+    settled: Turn,
+    /// Tasks that run again by a record which may not be durable yet.
+    again: BTreeMap<TaskId, Turn>,
+    /// Submissions whose failures must be counted anew.
+    recount: BTreeSet<ArrayId>,
 }
 
 impl Core {
@@ -219,6 +229,10 @@ impl Core {
             started: now,
             failure_events: (0, 0),
             in_flight: Vec::new(),
+            written: 0,
+            settled: 0,
+            again: BTreeMap::new(),
+            recount: BTreeSet::new(),
         }
     }
 
@@ -234,9 +248,25 @@ impl Core {
         self.scheduler.schedule(now.clock, &mut actions);
         self.carry_out(actions, now, out);
         self.plan_jobs(now, out);
+        self.recount_failures();
         self.answer_waits(now, out);
         self.look_whether_down(out);
         fold_events(&mut out.events);
+        self.note_written(out);
+        if self.durable >= self.written {
+            // Nothing of this turn waits for the disk.
+            self.tell_recorded(self.turn, out);
+        }
+    }
+
+    fn note_written(&mut self, out: &Output) {
+        if !out.records.is_empty() {
+            self.written = self.turn;
+        }
+        let settles = |record: &Record| matches!(record, Record::Ended { .. } | Record::Revived { .. });
+        if out.records.iter().any(settles) {
+            self.settled = self.turn;
+        }
     }
 
     /// The turn and all before it are on disk, in the journal frame `sequence`.
@@ -244,9 +274,17 @@ impl Core {
         self.durable = self.durable.max(turn);
         self.sequence = self.sequence.max(sequence);
         self.in_flight.retain(|(submitted, ..)| *submitted > turn);
+        // Turns without records are as durable as the last one with.
+        let turn = if turn >= self.written { self.turn } else { turn };
+        self.again.retain(|_, at| *at > turn);
+        self.tell_recorded(turn, out);
+    }
+
+    /// Tells workers which outcomes they may forget.
+    fn tell_recorded(&mut self, durable: Turn, out: &mut Output) {
         let mut recorded: BTreeMap<ConnectionId, Vec<RunId>> = BTreeMap::new();
         while let Some((at, connection, run)) = self.unrecorded.front().copied()
-            && at <= turn
+            && at <= durable
         {
             self.unrecorded.pop_front();
             recorded.entry(connection).or_default().push(run);
@@ -269,12 +307,11 @@ impl Core {
                 task: None,
                 text: format!("the journal cannot be written: {what}; no new work is accepted, accepted work goes on"),
             });
-            let refused = std::mem::take(&mut self.in_flight);
-            out.unblocked = Some(refused.iter().map(|(_, _, connection, request)| (*connection, *request)).collect());
-            for (_, array, connection, request) in refused {
+            for (_, array, connection, request) in std::mem::take(&mut self.in_flight) {
                 if let Some(array) = array {
                     self.give_back(array, now, out);
                 }
+                out.withdrawn.push((connection, request));
                 out.sends.push((connection, 0, reply(request, self.refusal(what))));
             }
         }
@@ -287,11 +324,16 @@ impl Core {
             });
         }
         self.journal_trouble = trouble;
+        self.note_written(out);
     }
 
     fn give_back(&mut self, array: ArrayId, now: Moment, out: &mut Output) {
-        if let Some(record) = self.arrays.get(&array) {
-            self.keys.remove(&record.key);
+        if let Some(record) = self.arrays.get_mut(&array)
+            && !record.key.is_empty()
+        {
+            // The client may send it again, to this server or the next: it is a new one then.
+            self.keys.remove(&std::mem::take(&mut record.key));
+            out.records.push(Record::Withdrawn { array });
         }
         let cancel = crate::runtime::scheduler::Event::Cancel { tasks: vec![TaskRef::Array(array)] };
         let mut actions = Vec::new();
@@ -323,11 +365,13 @@ impl Core {
                     if let Some(array) = self.arrays.get_mut(&task.array) {
                         array.details.remove(&task.element);
                     }
-                    self.failures.retain(|(array, _), _| *array != task.array);
+                    self.recount.insert(task.array);
+                    self.again.insert(task, self.turn);
                     out.records.push(Record::Revived { task });
                 }
                 Action::Requeued { task, cause, .. } => {
                     self.running_since.remove(&task);
+                    self.again.insert(task, self.turn);
                     match cause {
                         RequeueCause::Retry => out.records.push(Record::Retried { task }),
                         RequeueCause::WorkerLost => out.records.push(Record::Lost { task }),
@@ -343,7 +387,9 @@ impl Core {
             return;
         };
         let Some(connection) = target.connection else { return };
-        let basis = if array.depends { self.turn } else { array.turn.max(target.joined) };
+        // A run that another one preceded starts once it is on record that this one is over.
+        let again = self.again.get(&task).copied().unwrap_or(0);
+        let basis = if array.depends { self.turn } else { array.turn.max(target.joined).max(again) };
         if target.bodies.insert(task.array) {
             let message = ServerMessage::Body { array: task.array, body: Box::new((*array.body).clone()) };
             out.sends.push((connection, basis, Outgoing::Worker(message)));
@@ -356,9 +402,7 @@ impl Core {
     fn ended(&mut self, task: TaskId, end: End, detail: Option<Detail>, now: Moment, out: &mut Output) {
         self.running_since.remove(&task);
         if let Some(detail) = detail {
-            self.used.wall_milliseconds += detail.usage.wall_milliseconds;
-            self.used.cpu_milliseconds += detail.usage.cpu_milliseconds;
-            self.used.memory_bytes = self.used.memory_bytes.max(detail.usage.memory_bytes);
+            self.count_usage(detail.usage);
         }
         if let Some(array) = self.arrays.get_mut(&task.array) {
             match detail {
@@ -372,6 +416,32 @@ impl Core {
         }
         self.note_failure(task, &end, now, out);
         out.records.push(Record::Ended { task, end, detail });
+    }
+
+    /// Figures of a worker are never trusted: no sum may overflow.
+    fn count_usage(&mut self, usage: Usage) {
+        self.used.wall_milliseconds = self.used.wall_milliseconds.saturating_add(usage.wall_milliseconds);
+        self.used.cpu_milliseconds = self.used.cpu_milliseconds.saturating_add(usage.cpu_milliseconds);
+        self.used.memory_bytes = self.used.memory_bytes.max(usage.memory_bytes);
+    }
+
+    /// After a retry: counts the failures of a submission anew.
+    fn recount_failures(&mut self) {
+        for id in std::mem::take(&mut self.recount) {
+            self.failures.retain(|(array, _), _| *array != id);
+            let view = self.scheduler.arrays().find(|view| view.id() == id);
+            let ends: Vec<(u32, u32, End)> = view.map(|view| view.ends().collect()).unwrap_or_default();
+            for (first, last, end) in ends {
+                self.count_failures(id, first, last, &end);
+            }
+        }
+    }
+
+    fn count_failures(&mut self, array: ArrayId, first: u32, last: u32, end: &End) {
+        if matches!(end, End::Failed(_) | End::Poisonous) {
+            let words = view::end_words(end, |task| self.task_label(task));
+            *self.failures.entry((array, words)).or_default() += u64::from(last - first + 1);
+        }
     }
 
     /// Counts failures by cause; at most 20 a second become events of their own.

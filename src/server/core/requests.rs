@@ -47,8 +47,16 @@ impl Core {
             }
         }
         // Shown states must not change any more: they are told once they are durable. While the disk
-        // refuses, waiting for it would tell nothing at all.
+        // refuses, numbers are better than nothing, but no final state is told that may be lost.
         let after = if self.journal_trouble.is_some() { 0 } else { self.turn };
+        if let Some(trouble) = &self.journal_trouble
+            && matches!(request, Request::Tasks { .. })
+            && self.settled > self.durable
+        {
+            let refusal = self.refusal(trouble);
+            out.sends.push((connection, 0, reply(id, refusal)));
+            return;
+        }
         if matches!(request, Request::Cancel { .. } | Request::Retry { .. } | Request::Scale { .. }) {
             self.in_flight.push((self.turn, None, connection, id));
         }
@@ -56,7 +64,11 @@ impl Core {
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Submit { key, submission } => match self.submit(key, submission, now, out) {
                 Ok(array) => {
-                    self.in_flight.push((self.turn, Some(array), connection, id));
+                    // Sent again: what is durable is not given back.
+                    let turn = self.arrays.get(&array).map_or(0, |array| array.turn);
+                    if turn > self.durable {
+                        self.in_flight.push((turn, Some(array), connection, id));
+                    }
                     Reply::Submitted { array }
                 }
                 Err(refused) => refused,
@@ -121,7 +133,9 @@ impl Core {
         at: u64,
         turn: super::Turn,
     ) {
-        self.keys.insert(key.clone(), array);
+        if !key.is_empty() {
+            self.keys.insert(key.clone(), array);
+        }
         let record = Array {
             body: Arc::new(submission.body.clone()),
             inputs: submission.inputs.clone(),
@@ -215,7 +229,8 @@ impl Core {
 
     /// Answers clients whose tasks have ended, or whose time is over.
     pub(super) fn answer_waits(&mut self, now: Moment, out: &mut Output) {
-        let after = if self.journal_trouble.is_some() { 0 } else { self.turn };
+        // While the disk refuses, an answer that rests on nothing new may leave.
+        let after = if self.journal_trouble.is_some() { self.settled } else { self.turn };
         for wait in std::mem::take(&mut self.waits) {
             let counts = self.count(&wait.tasks);
             if counts.unfinished() > 0 && now.clock < wait.deadline {

@@ -4,7 +4,7 @@ use super::{Core, Output, Worker};
 use crate::ledger::Moment;
 use crate::runtime::ids::{TaskId, WorkerId};
 use crate::runtime::protocol::Capacity;
-use crate::runtime::scheduler::{End, Event, RestoreError};
+use crate::runtime::scheduler::{Event, RestoreError};
 use crate::server::record::Record;
 
 impl Core {
@@ -21,22 +21,25 @@ impl Core {
             }
             Record::Ended { task, end, detail } => {
                 self.scheduler.restore_end(task, end.clone())?;
-                self.restore_failures(task, task.element, task.element, &end);
+                self.count_failures(task.array, task.element, task.element, &end);
                 if let Some(detail) = detail {
-                    self.used.wall_milliseconds += detail.usage.wall_milliseconds;
-                    self.used.cpu_milliseconds += detail.usage.cpu_milliseconds;
-                    self.used.memory_bytes = self.used.memory_bytes.max(detail.usage.memory_bytes);
+                    self.count_usage(detail.usage);
                     self.restore_detail(task, detail);
                 }
             }
             Record::ManyEnded { array, first, last, end } => {
                 self.scheduler.restore_ends(array, first, last, end.clone())?;
-                self.restore_failures(TaskId { array, element: first }, first, last, &end);
+                self.count_failures(array, first, last, &end);
             }
             Record::Detail { task, detail } => self.restore_detail(task, detail),
+            Record::Withdrawn { array } => {
+                if let Some(array) = self.arrays.get_mut(&array) {
+                    self.keys.remove(&std::mem::take(&mut array.key));
+                }
+            }
             Record::Revived { task } => {
                 self.scheduler.restore_revived(task)?;
-                self.failures.retain(|(array, _), _| *array != task.array);
+                self.recount.insert(task.array);
                 if let Some(array) = self.arrays.get_mut(&task.array) {
                     array.details.remove(&task.element);
                 }
@@ -63,13 +66,6 @@ impl Core {
     fn restore_detail(&mut self, task: TaskId, detail: crate::server::record::Detail) {
         if let Some(array) = self.arrays.get_mut(&task.array) {
             array.details.insert(task.element, detail);
-        }
-    }
-
-    fn restore_failures(&mut self, task: TaskId, first: u32, last: u32, end: &End) {
-        if matches!(end, End::Failed(_) | End::Poisonous) {
-            let words = super::view::end_words(end, |task| self.task_label(task));
-            *self.failures.entry((task.array, words)).or_default() += u64::from(last - first + 1);
         }
     }
 
@@ -100,6 +96,7 @@ impl Core {
         let mut actions = Vec::new();
         self.scheduler.finish_restore(&mut actions);
         self.carry_out(actions, now, out);
+        self.recount_failures();
         self.ledger.finish_restore(proved, now);
         for worker in self.workers.values_mut() {
             worker.silent_since = Some(now.clock);

@@ -54,7 +54,7 @@ impl Core {
             self.nodes.insert(id, hello.node.clone());
             out.records.push(Record::Joined { worker: id, job, nonce: hello.nonce.clone(), node: hello.node.clone() });
         }
-        let ends_at = hello.seconds_left.map(|seconds| (now.clock + seconds * 1000).saturating_sub(WALLTIME_MARGIN));
+        let ends_at = hello.seconds_left.map(|seconds| ends_at(seconds, now));
         if let Some(old) = self.workers.get(&id).and_then(|worker| worker.connection) {
             self.connections.remove(&old);
             out.close.push(old);
@@ -266,7 +266,7 @@ impl Core {
 
     /// The batch system says how much time a job has left.
     pub(super) fn on_time_left(&mut self, job: JobSeq, seconds: u64, now: Moment, out: &mut Output) {
-        let ends_at = (now.clock + seconds * 1000).saturating_sub(WALLTIME_MARGIN);
+        let ends_at = ends_at(seconds, now);
         let mut actions = Vec::new();
         for (id, worker) in self.workers.iter_mut().filter(|(_, worker)| worker.job == Some(job)) {
             // Clocks and rounding: a second or two is no news.
@@ -282,6 +282,11 @@ impl Core {
         }
         self.carry_out(actions, now, out);
     }
+}
+
+/// Returns when tasks must have ended; the seconds are somebody's word.
+fn ends_at(seconds: u64, now: Moment) -> u64 {
+    now.clock.saturating_add(seconds.saturating_mul(1000)).saturating_sub(WALLTIME_MARGIN)
 }
 
 fn worker_event(kind: &'static str, id: WorkerId, what: &str) -> EventLine {
