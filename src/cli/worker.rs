@@ -114,6 +114,7 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
     let memory = spec.pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
     let capacity =
         Capacity { cores: spec.pool.cores, memory_bytes: memory, gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX) };
+    let code_file = folder.job_folder(job.as_str()).join("code");
     let (code, reason) = worker::run(WorkerOptions {
         folder: folder.clone(),
         job: Some(job),
@@ -125,7 +126,12 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
         environment: environment(context),
     })?;
     tracing::info!(code, reason, "worker leaves");
-    Ok(u8::try_from(code).unwrap_or(1))
+    let code = u8::try_from(code).unwrap_or(1);
+    // For the job script, which can lose the exit status to a signal; without the file it says 255.
+    if let Err(error) = std::fs::write(code_file, format!("{code}\n")) {
+        tracing::debug!(%error, "exit code not written");
+    }
+    Ok(code)
 }
 
 fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {

@@ -32,7 +32,9 @@ if [ -e stubborn ]; then trap 'record TERM' TERM; else trap 'record TERM; exit 5
 if [ -e litter ]; then setsid sleep 1000 & echo $! > "litter.$job"; fi
 record ready
 while [ ! -e "stop.$job" ]; do sleep 0.05; done
-exit "$(<"stop.$job")"
+code=$(<"stop.$job")
+echo "$code" > "jobs/$job/code"
+exit "$code"
 "#;
 
 /// A folder and what jobs have in common.

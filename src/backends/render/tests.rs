@@ -112,6 +112,7 @@ fn slurm_array() {
         dcluster_say "$dcluster_job cannot use the cluster folder $dcluster_folder on $dcluster_node: is it on a file system that this node shares with the submitting host?"
         exit 72
     fi
+    rm -f "jobs/$dcluster_job/code"
     dcluster_traps
 
     if [ -e env.sh ]; then
@@ -135,8 +136,12 @@ fn slurm_array() {
         dcluster_caught=
         wait "$dcluster_worker"
         dcluster_code=$?
-        [ -n "$dcluster_caught" ] || break
+        [ -n "$dcluster_caught" ] || kill -0 "$dcluster_worker" 2>/dev/null || break
     done
+    # A signal can make bash lose the status (-1) or tell its own: a worker that was not killed wrote it down.
+    if [ -s "jobs/$dcluster_job/code" ]; then
+        read -r dcluster_code < "jobs/$dcluster_job/code"
+    fi
     exit "$dcluster_code"
     "###);
 }
@@ -292,6 +297,7 @@ fn local_explained() {
         dcluster_say "$dcluster_job cannot use the cluster folder $dcluster_folder on $dcluster_node: is it on a file system that this node shares with the submitting host?"
         exit 72
     fi
+    rm -f "jobs/$dcluster_job/code"
     dcluster_traps
 
     # the environment of `dcluster up`, from a file that only you can read
@@ -308,8 +314,12 @@ fn local_explained() {
         dcluster_caught=
         wait "$dcluster_worker"
         dcluster_code=$?
-        [ -n "$dcluster_caught" ] || break
+        [ -n "$dcluster_caught" ] || kill -0 "$dcluster_worker" 2>/dev/null || break
     done
+    # A signal can make bash lose the status (-1) or tell its own: a worker that was not killed wrote it down.
+    if [ -s "jobs/$dcluster_job/code" ]; then
+        read -r dcluster_code < "jobs/$dcluster_job/code"
+    fi
     exit "$dcluster_code"
     "###);
 }
