@@ -84,9 +84,9 @@ mod tests {
             std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
             child
         };
-        let mut polite = spawn(&name(1), "echo; sleep 1000 & wait");
+        let mut polite = spawn(&name(1), "sleep 1000 & echo; wait");
         let mut stubborn = spawn(&name(1), "trap '' TERM; setsid sleep 1000 & echo; wait");
-        let mut other = spawn(&name(2), "echo; sleep 1000 & wait");
+        let mut other = spawn(&name(2), "sleep 1000 & echo; wait");
         let swept = sweep(&name(1));
         assert!(swept.found >= 4 && swept.left == 0, "{swept:?}");
         polite.wait().unwrap();

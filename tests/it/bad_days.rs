@@ -167,7 +167,7 @@ fn of_two_servers_one_acknowledges() {
     gone(old);
     let ran = asked.end();
     // Unknown to the client, or told that it was not accepted; never an id that is not there.
-    let there = bed.lines(&["tasks", "--json"]).len();
+    let there: u64 = bed.status()["tasks"].as_object().unwrap().values().map(|number| number.as_u64().unwrap()).sum();
     assert!(ran.code == 69 && there <= 1 || ran.code == 0 && there == 1, "{there} {ran:?}");
 }
 
@@ -245,7 +245,7 @@ fn a_full_disk_refuses_new_work_and_goes_on() {
     });
     let refused = refused.expect(75).says("cannot write its journal").says("No space left");
     assert!(refused.out.is_empty(), "an id of something that was refused");
-    let there = bed.lines(&["tasks", "--json"]).len();
+    let there: u64 = bed.status()["tasks"].as_object().unwrap().values().map(|number| number.as_u64().unwrap()).sum();
     bed.run(&["submit", "--", "true"]).expect(75).says("make room there");
     let status = bed.status();
     assert!(status["journal_trouble"].as_str().unwrap().contains("No space left"), "{status}");
@@ -258,7 +258,7 @@ fn a_full_disk_refuses_new_work_and_goes_on() {
     let id: usize = bed.submit(&[], "true").parse().unwrap();
     bed.run(&["wait", &accepted, &id.to_string()]).expect(0);
     let listed = bed.lines(&["tasks", "--json"]);
-    assert_eq!(listed.len(), there + 1, "{listed:?}");
+    assert_eq!(listed.len() as u64, there + 1, "{listed:?}");
     // What it told is true after a crash, too.
     signal(bed.server(), Signal::SIGKILL);
     let again = bed.lines(&["tasks", "--json"]);
