@@ -19,7 +19,7 @@ use crate::config::spec::Spec;
 use crate::ledger::{Ledger, Moment, Order};
 use crate::runtime::control::{ClientReply, DownMode, Reply};
 use crate::runtime::ids::{ArrayId, JobSeq, RunId, TaskId, WorkerId};
-use crate::runtime::protocol::{Body, Capacity, Indexes, ServerMessage, TaskRef, Usage};
+use crate::runtime::protocol::{Body, Capacity, Indexes, Outcome, ServerMessage, TaskRef, Usage};
 use crate::runtime::scheduler::{Action, End, RequeueCause, Scheduler};
 use crate::selection::Selection;
 use crate::server::record::{Detail, Record};
@@ -184,6 +184,9 @@ pub struct Core {
     settled: Turn,
     /// Tasks that run again by a record which may not be durable yet.
     again: BTreeMap<TaskId, Turn>,
+    /// Runs that were told to end, and starts of the same tasks that wait for that.
+    dying: BTreeSet<(TaskId, WorkerId, RunId)>,
+    delayed: Vec<(TaskId, WorkerId, RunId)>,
     /// Submissions whose failures must be counted anew.
     recount: BTreeSet<ArrayId>,
 }
@@ -232,6 +235,8 @@ impl Core {
             written: 0,
             settled: 0,
             again: BTreeMap::new(),
+            dying: BTreeSet::new(),
+            delayed: Vec::new(),
             recount: BTreeSet::new(),
         }
     }
@@ -248,6 +253,7 @@ impl Core {
         self.scheduler.schedule(now.clock, &mut actions);
         self.carry_out(actions, now, out);
         self.plan_jobs(now, out);
+        self.send_delayed(now, out);
         self.recount_failures();
         self.answer_waits(now, out);
         self.look_whether_down(out);
@@ -354,7 +360,16 @@ impl Core {
         for action in actions {
             match action {
                 Action::Assign { worker, task, run } => self.assign(worker, task, run, now, out),
+                Action::Kill { worker, task, run } if self.forget_delayed(worker, run) => {
+                    // It was never sent, so nobody else will say that it is over.
+                    let over =
+                        crate::runtime::scheduler::Event::RunEnded { worker, task, run, outcome: Outcome::Killed };
+                    let mut more = Vec::new();
+                    self.scheduler.apply(over, now.clock, &mut more);
+                    self.carry_out(more, now, out);
+                }
                 Action::Kill { worker, task, run } => {
+                    self.dying.insert((task, worker, run));
                     if let Some(connection) = self.workers.get(&worker).and_then(|worker| worker.connection) {
                         let message = ServerMessage::Kill { task, run };
                         out.sends.push((connection, self.turn, Outgoing::Worker(message)));
@@ -383,6 +398,12 @@ impl Core {
     }
 
     fn assign(&mut self, worker: WorkerId, task: TaskId, run: RunId, now: Moment, out: &mut Output) {
+        if self.is_dying(task) {
+            // After a restart two runs of a task may turn up; one was told to end, and until it has, no
+            // third may start.
+            self.delayed.push((task, worker, run));
+            return;
+        }
         let (Some(target), Some(array)) = (self.workers.get_mut(&worker), self.arrays.get(&task.array)) else {
             return;
         };
@@ -397,6 +418,25 @@ impl Core {
         let input = array.inputs.get(task.element as usize).cloned().unwrap_or_default();
         self.running_since.insert(task, (worker, now.wall));
         out.sends.push((connection, basis, Outgoing::Worker(ServerMessage::Assign { task, run, input })));
+    }
+
+    fn is_dying(&self, task: TaskId) -> bool {
+        let all = (task, WorkerId(0), RunId(0))..=(task, WorkerId(u32::MAX), RunId(u64::MAX));
+        self.dying.range(all).next().is_some()
+    }
+
+    /// Drops a start that was not sent yet; returns whether there was one.
+    fn forget_delayed(&mut self, worker: WorkerId, run: RunId) -> bool {
+        let before = self.delayed.len();
+        self.delayed.retain(|(_, at, delayed)| (*at, *delayed) != (worker, run));
+        self.delayed.len() < before
+    }
+
+    /// Sends the starts that waited for the end of runs of the same tasks.
+    fn send_delayed(&mut self, now: Moment, out: &mut Output) {
+        for (task, worker, run) in std::mem::take(&mut self.delayed) {
+            self.assign(worker, task, run, now, out);
+        }
     }
 
     fn ended(&mut self, task: TaskId, end: End, detail: Option<Detail>, now: Moment, out: &mut Output) {

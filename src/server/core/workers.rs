@@ -83,6 +83,9 @@ impl Core {
             orphan_timeout_seconds: self.options.spec.orphan_timeout_seconds,
         };
         out.sends.push((connection, self.turn, Outgoing::Worker(ServerMessage::Welcome(welcome))));
+        // What it does not list it does not run, and what was not sent on the old connection never will be.
+        self.dying.retain(|(task, at, run)| *at != id || hello.running.contains(&(*task, *run)));
+        self.delayed.retain(|(_, at, _)| *at != id);
         let mut actions = Vec::new();
         for (task, _) in &hello.running {
             self.running_since.entry(*task).or_insert((id, now.wall)).0 = id;
@@ -165,6 +168,7 @@ impl Core {
     ) {
         let EndReport { task, run, outcome, usage } = report;
         self.unrecorded.push_back((self.turn, connection, run));
+        self.dying.remove(&(task, worker, run));
         let mut actions = Vec::new();
         self.scheduler.apply(Event::RunEnded { worker, task, run, outcome }, now.clock, &mut actions);
         let since = self.running_since.get(&task).filter(|(on, _)| *on == worker).map(|(_, at)| *at);
@@ -200,6 +204,8 @@ impl Core {
     /// A worker is gone for good.
     pub(super) fn lose(&mut self, id: WorkerId, counts: bool, now: Moment, out: &mut Output) {
         self.awaited.remove(&id);
+        self.dying.retain(|(_, at, _)| *at != id);
+        self.delayed.retain(|(_, at, _)| *at != id);
         let Some(worker) = self.workers.remove(&id) else { return };
         if let Some(connection) = worker.connection {
             self.connections.remove(&connection);
