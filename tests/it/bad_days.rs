@@ -298,14 +298,16 @@ fn ten_thousand_failures_are_fast_and_few_words() {
     let bed = Bed::up(&[]);
     let begun = Instant::now();
     let id = bed.ok(&["submit", "--array", "1-10000", "--", "false"]);
-    let ran = bed.run(&["wait"]).expect(1);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    let ran = bed.spawn(&["wait"]).end_within(Duration::from_secs(180)).expect(1);
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
     assert!(ran.err.lines().count() < 40, "{}", ran.err);
     assert_eq!(bed.tasks("failed"), 10_000);
     let status = bed.ok(&["status"]);
     assert!(status.contains("10,000 of 1: exit code 1"), "{status}");
     assert!(status.lines().count() < 25, "{status}");
-    assert!(bed.events().len() < 21 * 61, "{}", bed.events().len());
+    // At most 21 a second, and those of the job.
+    let events = bed.events().len();
+    assert!(events < 21 * (seconds + 2) + 10, "{events} events in {seconds} s");
     assert_eq!(bed.lines(&["tasks", &id, "--failed", "--json"]).len(), 10_000);
     let table = bed.run(&["tasks", "--failed"]).expect(0).says("the first 1000 tasks");
     assert_eq!(table.text().lines().count(), 1001);

@@ -84,8 +84,14 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Ran {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn end(self) -> Ran {
+        self.end_within(PATIENCE)
+    }
+
+    /// Waits for its end, for longer where much is to be done on a busy machine.
+    #[track_caller]
+    pub(crate) fn end_within(mut self, patience: Duration) -> Ran {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Ran { code: code_of(status), out: self.out(), err: self.err() };
