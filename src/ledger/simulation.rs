@@ -131,7 +131,12 @@ impl World {
                 self.carry_out(order);
             }
         }
-        let live = self.real.values().filter(|real| real.live()).count() + self.coming;
+        for job in self.ledger.live() {
+            let restarts = self.real.get(&job.seq).map_or(0, |real| real.restarts);
+            assert!(job.requeues <= restarts, "{job:?} was not requeued so often: its worker may live");
+        }
+        // What the batch system itself takes back is not ours to count, only to cancel.
+        let live = self.real.values().filter(|real| real.live() && !real.risen).count() + self.coming;
         assert!(live <= self.wanted_max as usize, "J3: {live} jobs, never more than {} wanted", self.wanted_max);
     }
 

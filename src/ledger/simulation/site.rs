@@ -46,6 +46,9 @@ pub(super) struct Real {
     /// No query knows anything of it any more.
     pub(super) forgotten: bool,
     pub(super) accounted_at: u64,
+    /// When the batch system takes the failed job back into its queue, and whether it has.
+    pub(super) rises_at: u64,
+    pub(super) risen: bool,
 }
 
 impl Real {
@@ -129,7 +132,10 @@ impl World {
                 Phase::Pending => self.requeue(seq, real, moment),
                 end => {
                     self.finish(real, end, end != Phase::Gone(EndedHow::NodeFailed, None));
-                    real.forgotten = self.site.faults && self.rng.u8(..20) == 0;
+                    if matches!(end, Phase::Gone(EndedHow::NodeFailed, _)) && self.rng.u8(..4) == 0 {
+                        real.rises_at = now + self.rng.u64(20_000..60_000);
+                    }
+                    real.forgotten = real.rises_at == u64::MAX && self.site.faults && self.rng.u8(..20) == 0;
                     if real.forgotten {
                         real.sentinel = None;
                     }
@@ -138,6 +144,12 @@ impl World {
             Phase::Running => self.work(seq, real, now, moment),
             Phase::Pending => {}
             Phase::Gone(..) => {
+                if now >= real.rises_at && !real.connected {
+                    (real.before, real.phase, real.since) = (real.phase, Phase::Pending, now);
+                    (real.risen, real.rises_at, real.cancel_at) = (true, u64::MAX, None);
+                    real.restarts += 1;
+                    real.run_at = now + self.rng.u64(..600_000);
+                }
                 if real.connected && now >= real.since + 300 {
                     real.connected = false;
                     self.ledger.on_worker_silent(seq, moment);
@@ -269,7 +281,10 @@ impl World {
             ),
             order if fails => Answer::Failed(order, error(ErrorClass::Transient)),
             Order::List(jobs) => {
-                let asked = seqs(&jobs);
+                // By id: a job whose id was told wrongly is not in it.
+                let mut asked = seqs(&jobs);
+                let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.clone()).collect();
+                asked.retain(|seq| self.real.get(seq).is_some_and(|real| ids.contains(&real.id)));
                 let seen = self.observe(|seq| asked.contains(seq));
                 Answer::Listed(jobs, seen)
             }
@@ -341,7 +356,7 @@ impl World {
                 1..=4 => (false, Answer::SubmitFailed(submit, error(ErrorClass::Transient))),
                 5..=7 => (true, Answer::SubmitFailed(submit, error(ErrorClass::Ambiguous))),
                 8 => (true, Answer::Submitted(submit, Vec::new())),
-                9 => (false, Answer::Submitted(submit, ids(900_000 + first, 1))),
+                9 => (self.rng.bool(), Answer::Submitted(submit, ids(900_000 + first, 1))),
                 _ => (false, Answer::SubmitFailed(submit, error(ErrorClass::Ambiguous))),
             }
         };
@@ -385,6 +400,8 @@ impl World {
                 sentinel: None,
                 forgotten: false,
                 accounted_at: 0,
+                rises_at: u64::MAX,
+                risen: false,
             };
             assert!(self.real.insert(seq, real).is_none());
         }
