@@ -37,8 +37,8 @@ pub(super) struct Watch {
     pub(super) limited: bool,
     /// When the backend first said that its script has ended, without the exit code.
     pub(super) exited_at: Option<u64>,
-    /// When the backend first said that it is over, although its worker was connected.
-    pub(super) contradicted_at: Option<u64>,
+    /// The backend said that it is over although its worker was connected; the worker was told to leave.
+    pub(super) dismissed: bool,
 }
 
 impl Default for Watch {
@@ -64,7 +64,7 @@ impl Default for Watch {
             cancel_pause: CANCEL_PAUSE,
             limited: false,
             exited_at: None,
-            contradicted_at: None,
+            dismissed: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `settle` decides when there has been enough of it.
 
 use super::book::Watch;
-use super::limits::{CONTRADICTION_SPAN, EXIT_CODE_SPAN, POLL_MAX, REQUEUE_SPAN, STALE_SPAN};
+use super::limits::{EXIT_CODE_SPAN, POLL_MAX, REQUEUE_SPAN, STALE_SPAN};
 use super::{EndReason, Job, JobState, Ledger, Moment, Notice};
 use crate::backends::{EndedHow, JobRef, Observation, Observed};
 use crate::runtime::ids::{JobName, JobSeq};
@@ -151,11 +151,10 @@ impl Ledger {
                 }
             }
             // Stale, or a node that the controller has lost: what runs there must end before it runs elsewhere.
-            Observed::Ended { .. }
-                if connected && watch.contradicted_at.is_none_or(|at| now.clock < at + CONTRADICTION_SPAN) =>
-            {
-                if watch.contradicted_at.is_none() {
-                    watch.contradicted_at = Some(now.clock);
+            // Its worker is told to leave; once it has, the backend's word counts.
+            Observed::Ended { .. } if connected => {
+                if !watch.dismissed {
+                    watch.dismissed = true;
                     self.notices.push(Notice::Dismiss { job: seq });
                 }
                 self.poll_soon(now);

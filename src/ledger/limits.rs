@@ -24,8 +24,6 @@ pub(super) const SETTLE_BLIND: u64 = 120 * SECOND;
 pub(super) const SCRIPT_SPAN: u64 = 300;
 /// How long the exit code of a script that has ended is looked for.
 pub(super) const EXIT_CODE_SPAN: u64 = 3 * SECOND;
-/// How long a worker may be connected after the backend said that its job is over.
-pub(super) const CONTRADICTION_SPAN: u64 = 20 * SECOND;
 
 /// Between two looks by name; how many must find nothing, and over what span, before an intent is given up.
 /// A submit command whose server died lives on for seconds: what it still starts must be found by these.
