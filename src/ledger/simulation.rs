@@ -10,7 +10,7 @@ use super::{EndReason, Job, JobState, Ledger, Moment, Order, Situation};
 use crate::backends::EndedHow;
 use crate::runtime::ids::{JobSeq, NativeId};
 use fastrand::Rng;
-use site::{Answer, ORPHAN_TIMEOUT, Phase, Real, SECOND, Site};
+use site::{Answer, ORPHAN_TIMEOUT, Phase, Real, SECOND, STALE_MAX, Site};
 use std::collections::{BTreeMap, VecDeque};
 
 struct World {
@@ -210,6 +210,12 @@ impl World {
                 assert!(!coming, "seed {seed}: {} is closed ({end:?}) and will come", job.name);
                 continue;
             };
+            // Taken back into the queue a moment ago (an answer is that old, and takes its time): the record was
+            // closed on what was true before, and the
+            // job is cancelled when it is seen.
+            if real.risen && self.now < real.since + 2 * STALE_MAX {
+                continue;
+            }
             let Phase::Gone(how, code) = real.phase else {
                 panic!("seed {seed}: {} is closed ({end:?}) and is {:?}; {job:?} {real:?}", job.name, real.phase);
             };
