@@ -44,7 +44,9 @@ impl Ledger {
         let staying = self.live().filter(|job| !job.cancelling && !job.draining && job.state != JobState::Draining);
         let staying: Vec<JobSeq> = staying.map(|job| job.seq).filter(|seq| !over(seq)).collect();
         let count = u32::try_from(staying.len()).unwrap_or(u32::MAX);
-        if count >= self.wanted {
+        // An intent is no job yet: it may come to nothing, and is then tried again without any work, too.
+        let intended = |seq: &&JobSeq| self.jobs.get(seq).is_some_and(|job| job.state == JobState::Intended);
+        if count >= self.wanted && !staying.iter().any(|seq| intended(&seq)) {
             self.reached = true;
         }
         if count > self.wanted {
