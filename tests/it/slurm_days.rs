@@ -256,6 +256,17 @@ fn lost_answers() {
     site.job_in("up");
     assert_eq!((site.calls("sbatch"), site.queued()), (3, 1), "{}", site.story());
     site.down();
+
+    // It submitted and then hung: killed at our time-out, and the job that exists is the only one.
+    let unclear = || site.ok(&["events", "--json"]).matches("submit_ambiguous").count();
+    let before = unclear();
+    site.shim("sbatch", "/usr/bin/sbatch \"$@\" >/dev/null\nexec sleep 600");
+    site.up(&["--jobs", "1"]);
+    site.job_in("up");
+    until("the hanging sbatch is given up", 170, || (unclear() > before).then_some(()));
+    assert_eq!(site.ok(&["submit", "--wait", "--", "echo", "done"]), "done\n");
+    assert_eq!((site.calls("sbatch"), site.queued()), (4, 1), "{}", site.story());
+    site.down();
 }
 
 /// Workers and servers are killed while tasks run.
