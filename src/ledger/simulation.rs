@@ -211,12 +211,9 @@ impl World {
                 continue;
             };
             // Taken back into the queue a moment ago (an answer is that old, and takes its time): the record was
-            // closed on what was true before, and the
-            // job is cancelled when it is seen.
-            if real.risen && self.now < real.since + 2 * STALE_MAX {
-                continue;
-            }
-            let Phase::Gone(how, code) = real.phase else {
+            // closed on what was true before, and the job is cancelled when it is seen.
+            let taken_back = real.risen && real.live() && self.now < real.since + 2 * STALE_MAX;
+            let Phase::Gone(how, code) = (if taken_back { real.before } else { real.phase }) else {
                 panic!("seed {seed}: {} is closed ({end:?}) and is {:?}; {job:?} {real:?}", job.name, real.phase);
             };
             // How much of the truth could be known.
