@@ -12,6 +12,7 @@ mod generate;
 mod logs;
 mod ls;
 mod map;
+mod needs;
 mod render;
 mod retry;
 mod scale;

@@ -112,8 +112,12 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
     let ids = gpus(context);
     let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };
     let memory = spec.pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
-    let capacity =
-        Capacity { cores: spec.pool.cores, memory_bytes: memory, gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX) };
+    let capacity = Capacity {
+        cores: spec.pool.cores,
+        memory_bytes: memory,
+        gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
+        numa: Vec::new(),
+    };
     let (code, reason) = worker::run(WorkerOptions {
         folder: folder.clone(),
         job: Some(job),
@@ -155,6 +159,7 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         cores: args.cores.unwrap_or(facts.host_cores).max(1),
         memory_bytes: args.memory.as_ref().map(size).transpose()?.or(facts.host_memory_bytes).unwrap_or(u64::MAX),
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
+        numa: Vec::new(),
     };
     context.printer.note(&format!(
         "joining cluster {} with {}; Ctrl-C leaves",

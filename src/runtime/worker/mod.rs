@@ -11,12 +11,13 @@ mod executor;
 mod label;
 mod launch;
 mod limits;
+mod line;
 mod output;
 mod program;
 mod service;
 mod session;
 
-pub use action::{SessionSignal, WorkerAction};
+pub use action::{SessionSignal, TaskStart, WorkerAction};
 pub use executor::{Executor, ExecutorOptions, Render};
 pub use launch::StartError;
 pub use output::output_paths;

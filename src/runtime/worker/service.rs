@@ -11,7 +11,7 @@ use crate::runtime::transport::{Channel, FRAME_BYTES_MAX, Role};
 use crate::server::clock;
 use crate::template::Template;
 use bstr::BString;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -192,7 +192,9 @@ impl Service {
 
     fn carry_out(&mut self, actions: Vec<WorkerAction>) {
         let now = clock::boot_milliseconds();
-        for action in actions {
+        // A list, not a recursion: a thousand runs that cannot be started follow each other.
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match action {
                 WorkerAction::Dial => self.dial(),
                 WorkerAction::Send(message) => {
@@ -207,19 +209,16 @@ impl Service {
                     if let Some(connection) = self.connection.take() {
                         connection.abort();
                     }
-                    let more = self.session.on_disconnected(now);
-                    self.carry_out(more);
+                    prepend(&mut actions, self.session.on_disconnected(now));
                 }
-                WorkerAction::StartTask { task, run, body, input } => {
-                    let more = match self.executor.start(task, run, &body, &input, now) {
-                        Ok(_) => self.session.on_started(task, run),
-                        Err(error) => {
-                            let outcome = Outcome::from(error);
-                            self.session.on_ended(EndReport { task, run, outcome, usage: Usage::default() })
-                        }
-                    };
-                    self.carry_out(more);
-                }
+                WorkerAction::StartTask(start) => match self.executor.start(&start, now) {
+                    Ok(_) => self.session.on_started(start.run, now),
+                    Err(error) => {
+                        let outcome = Outcome::from(error);
+                        let report = EndReport { task: start.task, run: start.run, outcome, usage: Usage::default() };
+                        prepend(&mut actions, self.session.on_ended(report));
+                    }
+                },
                 WorkerAction::KillTask { run } => self.executor.kill(run, now),
                 WorkerAction::InterruptAll { grace } => self.executor.interrupt_all(Duration::from_millis(grace), now),
                 WorkerAction::Leave { code, reason } => {
@@ -239,6 +238,12 @@ impl Service {
             // The loop is gone only when the worker ends.
             let _ = to_self.send(FromServer::Gone(reason));
         }));
+    }
+}
+
+fn prepend(actions: &mut VecDeque<WorkerAction>, more: Vec<WorkerAction>) {
+    for action in more.into_iter().rev() {
+        actions.push_front(action);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::runtime::protocol::{Command, Submission, TaskRef};
 use crate::runtime::scheduler::{Counts, Event, Shape};
 use crate::selection::{ARRAY_MAX, Selection};
 use crate::server::record::Record;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The kernel's limit on one argument (`MAX_ARG_STRLEN`).
@@ -169,11 +169,12 @@ impl Core {
         if submission.after.len() > DEPENDENCIES_MAX {
             return Err(format!("a task waits for at most {DEPENDENCIES_MAX} others"));
         }
-        if body.request.counters.len() > REQUEST_KINDS_MAX {
+        let counters: BTreeSet<&String> =
+            body.needs.variants.iter().flat_map(|request| request.counters.keys()).collect();
+        if counters.len() > REQUEST_KINDS_MAX {
             return Err(format!("a task asks for at most {REQUEST_KINDS_MAX} kinds of resources"));
         }
-        if let Some(unknown) = body.request.counters.keys().find(|name| !self.options.spec.counters.contains_key(*name))
-        {
+        if let Some(unknown) = counters.into_iter().find(|name| !self.options.spec.counters.contains_key(*name)) {
             let known: Vec<&str> = self.options.spec.counters.keys().map(String::as_str).collect();
             let known =
                 if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
@@ -269,7 +270,7 @@ impl Core {
 pub(super) fn shape_of(submission: &Submission) -> Shape {
     Shape {
         count: submission.body.indexes.count(),
-        request: submission.body.request.clone(),
+        needs: submission.body.needs.clone(),
         priority: submission.priority,
         retries: submission.retries,
         time_request: submission.time_request_seconds.map(|seconds| seconds * 1000),

@@ -77,7 +77,7 @@ impl Core {
             job,
             nonce,
             node,
-            capacity: Capacity { cores: 0, memory_bytes: 0, gpus: 0 },
+            capacity: Capacity { cores: 0, memory_bytes: 0, gpus: 0, numa: Vec::new() },
             connection: None,
             draining: false,
             joined: 0,
@@ -86,6 +86,7 @@ impl Core {
             ends_at: None,
             asked_again: false,
             bodies: Default::default(),
+            ends_seen: 0,
         };
         self.workers.insert(id, worker);
     }
