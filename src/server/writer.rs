@@ -4,7 +4,7 @@
 //! Everything that is waiting becomes one frame: group commit without a timer. Durable is what was
 //! synced *and* found unfenced after that.
 
-use super::core::Turn;
+use super::core::{Snapshot, Turn};
 use crate::runtime::disk::RealDisk;
 use crate::runtime::journal::{AppendError, Journal};
 use crate::runtime::lease::{Lease, LeaseError};
@@ -18,7 +18,7 @@ pub(super) enum ToJournal {
     /// Make these records durable.
     Write(Turn, Vec<Vec<u8>>),
     /// The whole state as of this turn, as asked for by [`FromJournal::NeedBase`].
-    Base(Turn, Vec<Vec<u8>>),
+    Base(Turn, Box<Snapshot>),
     /// The cluster is closed: say so in journal and lease, and end.
     Close,
 }
@@ -198,9 +198,9 @@ impl Writer {
         self.ask_for_base();
     }
 
-    fn restart(&mut self, turn: Turn, base: &[Vec<u8>]) -> Result<(), Over> {
+    fn restart(&mut self, turn: Turn, base: &Snapshot) -> Result<(), Over> {
         self.base_asked = false;
-        match self.journal.restart_part(base.iter()) {
+        match self.journal.restart_part(base.encoded()) {
             Ok(_) => {
                 self.marked = false;
                 if self.trouble {
