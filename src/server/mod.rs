@@ -265,16 +265,15 @@ impl Server {
         // The base holds all of this already; its records need not be written once more.
         output.records.clear();
         let base = core.snapshot();
-        let journal = Journal::start(disk, &identity.id, epoch, position, base.encoded(), Limits::default()).map_err(
-            |error| {
+        let journal = Journal::start(disk.clone(), &identity.id, epoch, position, base.encoded(), Limits::default())
+            .map_err(|error| {
                 Problem::new(Kind::TryAgain, "cannot write the journal")
                     .says(error.to_string())
                     .fix("make room in the cluster folder (quota, full disk)")
-            },
-        )?;
+            })?;
         let (journal_replies, from_journal) = mpsc::unbounded_channel();
         let (to_journal, journal_requests) = std::sync::mpsc::channel();
-        let writer = Writer::new(journal, taken.lease, journal_replies, Instant::now());
+        let writer = Writer::new(journal, disk, taken.lease, journal_replies, Instant::now());
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(&journal_requests, Instant::now))
