@@ -264,16 +264,16 @@ impl Server {
         }
         // The base holds all of this already; its records need not be written once more.
         output.records.clear();
-        let base: Vec<Vec<u8>> = core.base().iter().map(Record::encode).collect();
-        let journal =
-            Journal::start(disk, &identity.id, epoch, position, base.iter(), Limits::default()).map_err(|error| {
+        let base = core.snapshot();
+        let journal = Journal::start(disk.clone(), &identity.id, epoch, position, base.encoded(), Limits::default())
+            .map_err(|error| {
                 Problem::new(Kind::TryAgain, "cannot write the journal")
                     .says(error.to_string())
                     .fix("make room in the cluster folder (quota, full disk)")
             })?;
         let (journal_replies, from_journal) = mpsc::unbounded_channel();
         let (to_journal, journal_requests) = std::sync::mpsc::channel();
-        let writer = Writer::new(journal, taken.lease, journal_replies, Instant::now());
+        let writer = Writer::new(journal, disk, taken.lease, journal_replies, Instant::now());
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(&journal_requests, Instant::now))
@@ -402,7 +402,7 @@ impl Server {
             FromJournal::Trouble(what) => self.core.on_journal(Some(what), now, &mut self.output),
             FromJournal::Recovered => self.core.on_journal(None, now, &mut self.output),
             FromJournal::NeedBase => {
-                let base = self.core.base().iter().map(Record::encode).collect();
+                let base = Box::new(self.core.snapshot());
                 self.tell_journal(ToJournal::Base(self.turn, base));
             }
             FromJournal::Fenced(what) => {

@@ -2,13 +2,18 @@
 //! nothing else.
 //!
 //! Everything that is waiting becomes one frame: group commit without a timer. Durable is what was
-//! synced *and* found unfenced after that.
+//! synced *and* found unfenced after that. A disk that is busy gathers more, so records that nobody waits for
+//! delay nothing but the frame behind them.
+//!
+//! A new part is built on a thread of its own from a snapshot, while the old part goes on; what was appended
+//! meanwhile is added at the end. Only a part that failed is replaced at once, as nothing can be acknowledged.
 
-use super::core::Turn;
-use crate::runtime::disk::RealDisk;
-use crate::runtime::journal::{AppendError, Journal};
+use super::core::{Snapshot, Turn};
+use crate::runtime::disk::{Disk, RealDisk};
+use crate::runtime::journal::{AppendError, BuiltPart, Journal, StartError};
 use crate::runtime::lease::{Lease, LeaseError};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,7 +23,7 @@ pub(super) enum ToJournal {
     /// Make these records durable.
     Write(Turn, Vec<Vec<u8>>),
     /// The whole state as of this turn, as asked for by [`FromJournal::NeedBase`].
-    Base(Turn, Vec<Vec<u8>>),
+    Base(Turn, Box<Snapshot>),
     /// The cluster is closed: say so in journal and lease, and end.
     Close,
 }
@@ -43,16 +48,30 @@ pub(super) enum FromJournal {
 const BEAT: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether a part is built.
+const LOOK: Duration = Duration::from_millis(20);
+
+type Built = Result<BuiltPart<<RealDisk as Disk>::File>, StartError>;
+
+/// A new part on its way.
+struct Building {
+    thread: JoinHandle<Built>,
+    /// What was appended to the old part since.
+    tail: Vec<Vec<u8>>,
+}
 
 /// The journal and the lease of a serving server.
 pub(super) struct Writer {
     journal: Journal<RealDisk>,
+    disk: RealDisk,
+    building: Option<Building>,
     lease: Lease<RealDisk>,
     replies: UnboundedSender<FromJournal>,
     /// The highest turn whose records are synced but for which the fence could not be read yet.
     unfenced: Option<Turn>,
     trouble: bool,
     marked: bool,
+    quiet_at: Instant,
     next_beat: Instant,
     next_base: Option<Instant>,
     base_asked: bool,
@@ -65,17 +84,21 @@ impl Writer {
     /// Takes the journal and the lease over; [`Writer::run`] goes on a thread of its own.
     pub(super) fn new(
         journal: Journal<RealDisk>,
+        disk: RealDisk,
         lease: Lease<RealDisk>,
         replies: UnboundedSender<FromJournal>,
         now: Instant,
     ) -> Self {
         Self {
             journal,
+            disk,
+            building: None,
             lease,
             replies,
             unfenced: None,
             trouble: false,
             marked: true,
+            quiet_at: now,
             next_beat: now + BEAT,
             next_base: None,
             base_asked: false,
@@ -90,8 +113,8 @@ impl Writer {
     fn round(&mut self, requests: &Receiver<ToJournal>, clock: fn() -> Instant) -> Result<(), Over> {
         let now = clock();
         let mut wait = self.next_beat.saturating_duration_since(now);
-        if !self.marked {
-            wait = wait.min(QUIET);
+        if !self.marked && !self.trouble {
+            wait = wait.min(self.quiet_at.saturating_duration_since(now));
         }
         if let Some(at) = self.next_base {
             wait = wait.min(at.saturating_duration_since(now));
@@ -99,14 +122,20 @@ impl Writer {
         if self.unfenced.is_some() {
             wait = wait.min(QUIET);
         }
+        if self.building.is_some() {
+            wait = wait.min(LOOK);
+        }
         let first = match requests.recv_timeout(wait) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Err(Over),
         };
-        let quiet = first.is_none();
+        if first.is_some() {
+            self.quiet_at = clock() + QUIET;
+        }
         self.handle(first, requests)?;
-        if quiet && !self.marked && !self.journal.is_condemned() {
+        self.look_at_building();
+        if !self.marked && clock() >= self.quiet_at && !self.trouble {
             self.marked = true;
             if let Err(error) = self.journal.mark() {
                 self.condemned(error.to_string());
@@ -128,7 +157,7 @@ impl Writer {
         if self.unfenced.is_some() {
             self.fence()?;
         }
-        if self.journal.is_condemned() && self.next_base.is_none() && !self.base_asked {
+        if self.trouble && self.next_base.is_none() && !self.base_asked {
             self.next_base = Some(now + RETRY);
         }
         Ok(())
@@ -154,7 +183,12 @@ impl Writer {
                     } else if let Some((turn, records)) = batch.take() {
                         self.append(turn, &records)?;
                     }
-                    self.restart(turn, &base)?;
+                    self.base_asked = false;
+                    if self.trouble {
+                        self.restart(turn, &base)?;
+                    } else if self.building.is_none() {
+                        self.build(base);
+                    }
                 }
                 ToJournal::Close => {
                     if let Some((turn, records)) = batch.take() {
@@ -179,9 +213,13 @@ impl Writer {
         self.marked = false;
         match self.journal.append(records) {
             Ok(_) => {
+                if let Some(building) = &mut self.building {
+                    building.tail.extend_from_slice(records);
+                }
                 self.unfenced = Some(turn);
                 self.fence()?;
-                if self.journal.should_compact() && !self.base_asked {
+                let busy = self.base_asked || self.building.is_some() || self.next_base.is_some();
+                if self.journal.should_compact() && !busy {
                     self.ask_for_base();
                 }
             }
@@ -198,9 +236,48 @@ impl Writer {
         self.ask_for_base();
     }
 
-    fn restart(&mut self, turn: Turn, base: &[Vec<u8>]) -> Result<(), Over> {
-        self.base_asked = false;
-        match self.journal.restart_part(base.iter()) {
+    /// Begins a new part beside the one in use.
+    fn build(&mut self, base: Box<Snapshot>) {
+        let disk = self.disk.clone();
+        let thread = self.journal.plan_part().map_err(|error| error.to_string()).and_then(|plan| {
+            std::thread::Builder::new()
+                .name("new journal part".to_owned())
+                .spawn(move || plan.build(&disk, base.encoded()))
+                .map_err(|error| error.to_string())
+        });
+        match thread {
+            Ok(thread) => self.building = Some(Building { thread, tail: Vec::new() }),
+            Err(error) => self.not_built(&error),
+        }
+    }
+
+    /// Goes on in the new part once it is built.
+    fn look_at_building(&mut self) {
+        let Some(building) = self.building.take_if(|building| building.thread.is_finished()) else { return };
+        let Ok(built) = building.thread.join() else { return self.not_built("its thread failed") };
+        match built.and_then(|built| self.journal.adopt_part(built, building.tail.iter())) {
+            Ok(_) => {}
+            Err(error) => {
+                self.journal.make_room(&error);
+                if self.journal.is_condemned() && !self.trouble {
+                    // It failed so late that it may count, and the old part must not go on beside it.
+                    self.condemned(error.to_string());
+                } else {
+                    self.not_built(&error.to_string());
+                }
+            }
+        }
+    }
+
+    /// The old part goes on, and a new one is tried again later.
+    fn not_built(&mut self, error: &str) {
+        tracing::warn!(error, "no new journal part");
+        self.next_base = Some(Instant::now() + RETRY);
+    }
+
+    /// Goes on in a new part after an error; one that is being built has an older number and will be dropped.
+    fn restart(&mut self, turn: Turn, base: &Snapshot) -> Result<(), Over> {
+        match self.journal.restart_part(base.encoded()) {
             Ok(_) => {
                 self.marked = false;
                 if self.trouble {
@@ -261,5 +338,84 @@ impl Writer {
     fn say(&self, what: FromJournal) {
         // Nobody listens any more when the server's loop is over; then there is nothing to tell.
         let _ = self.replies.send(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Moment;
+    use crate::runtime::journal::{JOURNAL_FOLDER, Limits, Position, recover};
+    use crate::runtime::lease::{Holder, claim, read_lease};
+    use crate::server::core::{Core, CoreOptions};
+    use crate::server::record::Record;
+
+    fn core() -> Core {
+        let pool = serde_json::json!({ "cores": 1, "drain_lead_seconds": 60 });
+        let spec = serde_json::json!({ "backend": "local", "pool": pool, "jobs": 1, "orphan_timeout_seconds": 60 });
+        let options = CoreOptions {
+            folder: "/c".into(),
+            letters: "abcd".to_owned(),
+            spec: serde_json::from_value(spec).expect("it is whole"),
+            epoch: 1,
+            host: "h".to_owned(),
+            pid: 1,
+            jobs_per_submit: 1,
+        };
+        Core::new(options, Moment { wall: 0, clock: 0 })
+    }
+
+    fn scaled(jobs: u32) -> Record {
+        Record::Scaled { jobs, reached: false }
+    }
+
+    #[test]
+    fn a_new_part_is_built_while_records_go_on() {
+        let root = tempfile::tempdir().expect("temp");
+        let disk = RealDisk::open(root.path()).expect("open");
+        let holder =
+            Holder { nonce: [1; 16], host: "a".into(), boot: "b".into(), pid: 1, pid_namespace: 2, pid_start: 3 };
+        claim(&disk, &holder, 1).expect("claim");
+        let (lease, _) = Lease::open(disk.clone(), holder, 1).expect("lease");
+        let limits = Limits { compact_bytes: 2000, ..Limits::default() };
+        let base = std::iter::empty::<&[u8]>();
+        let journal = Journal::start(disk.clone(), "id", 1, Position::default(), base, limits).expect("start");
+        let (replies, mut from) = tokio::sync::mpsc::unbounded_channel();
+        let (to, requests) = std::sync::mpsc::channel();
+        let writer = Writer::new(journal, disk.clone(), lease, replies, Instant::now());
+        let thread = std::thread::spawn(move || writer.run(&requests, Instant::now));
+        let mut core = core();
+        let (mut turn, mut durable, mut bases) = (0, 0, 0);
+        // Until several parts were begun, whatever the disk's speed.
+        while Some(true) != disk.list(JOURNAL_FOLDER).ok().map(|names| names.iter().any(|name| name == "1.4")) {
+            turn += 1;
+            assert!(turn < 100_000, "no new part comes into use");
+            core.replay(scaled(turn)).expect("it makes sense");
+            to.send(ToJournal::Write(turn.into(), vec![scaled(turn).encode()])).expect("it lives");
+            while durable < u64::from(turn) {
+                match from.blocking_recv().expect("it lives") {
+                    FromJournal::Durable(turn, _) => durable = turn,
+                    FromJournal::NeedBase => {
+                        bases += 1;
+                        to.send(ToJournal::Base(turn.into(), Box::new(core.snapshot()))).expect("it lives");
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert!(bases >= 3);
+        to.send(ToJournal::Close).expect("it lives");
+        while from.blocking_recv().expect("it says so") != FromJournal::Closed {}
+        thread.join().expect("it ended");
+        let lease = read_lease(&disk).expect("lease");
+        let read = recover(&disk, "id", lease.as_ref()).expect("whole");
+        assert!(read.clean);
+        let last = read.records.iter().rev().find_map(|bytes| match Record::decode(bytes).expect("ours") {
+            Record::Scaled { jobs, .. } => Some(jobs),
+            _ => None,
+        });
+        assert_eq!(last, Some(turn));
+        // Each new part began with the state and not with all that led to it.
+        assert!(read.records.len() < turn as usize, "{} of {turn}", read.records.len());
     }
 }

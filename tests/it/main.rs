@@ -5,6 +5,7 @@ mod bad_days;
 mod cli;
 mod docs;
 mod fake_worker;
+mod golden;
 mod harness;
 mod journal_crash;
 mod local_backend;

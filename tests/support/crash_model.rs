@@ -3,7 +3,7 @@
 
 use crate::simdisk::{Image, World};
 use dcluster::runtime::disk::{Disk, DiskFile};
-use dcluster::runtime::journal::{Journal, Limits, Part, recover};
+use dcluster::runtime::journal::{BuiltPart, Journal, Limits, Part, recover};
 use dcluster::runtime::lease::{Claim, Holder, Lease, LeaseError, LeaseState, claim, newest_claim, read_lease};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,6 +150,8 @@ pub(crate) enum Slip {
     ReadsBeforeClaim,
     /// Acknowledges although the part failed.
     IgnoresErrors,
+    /// A part built beside the one in use lacks what came since.
+    ForgetsTail,
 }
 
 /// Why a server stopped.
@@ -181,6 +183,8 @@ pub(crate) struct Server<D: Disk + Clone> {
     id: u8,
     lease: Lease<D>,
     pub(crate) journal: Journal<D>,
+    /// A part that was built beside the one in use, and what was appended since.
+    built: Option<(BuiltPart<D::File>, Vec<Vec<u8>>)>,
     model: Shared,
     slip: Slip,
 }
@@ -239,7 +243,7 @@ impl<D: Disk + Clone> Server<D> {
         let journal = Journal::start(disk.clone(), CLUSTER, epoch, recovered.position, base.iter(), LIMITS)
             .map_err(|error| failed(&error))?;
         lease.fence()?;
-        Ok(Self { id, lease, journal, model: model.clone(), slip })
+        Ok(Self { id, lease, journal, built: None, model: model.clone(), slip })
     }
 
     fn held(&self) -> (Vec<u32>, Vec<u32>) {
@@ -284,6 +288,11 @@ impl<D: Disk + Clone> Server<D> {
         if let Err(error) = appended {
             lock(&self.model).marks.insert("part condemned");
             return Err(Stop::Failed(error.to_string()));
+        }
+        if let Some((_, tail)) = &mut self.built
+            && self.slip != Slip::ForgetsTail
+        {
+            tail.extend(batch);
         }
         if !matches!(self.slip, Slip::FencesBeforeAppend | Slip::NeverFences) {
             self.fence()?;
@@ -334,6 +343,32 @@ impl<D: Disk + Clone> Server<D> {
         Ok(())
     }
 
+    /// Builds a part beside the one in use, from what is acknowledged; one that was built before is dropped.
+    pub(crate) fn build(&mut self, disk: &D) -> Result<(), Stop> {
+        if let Some((built, _)) = self.built.take() {
+            self.journal.discard_part(built);
+        }
+        let base: Vec<_> = self.held().0.iter().map(|&number| record(number)).collect();
+        let plan = self.journal.plan_part().map_err(|error| Stop::Failed(error.to_string()))?;
+        let built = plan.build(disk, base.iter()).map_err(|error| Stop::Failed(error.to_string()))?;
+        self.built = Some((built, Vec::new()));
+        Ok(())
+    }
+
+    /// Goes on in the part that was built.
+    pub(crate) fn adopt(&mut self) -> Result<(), Stop> {
+        let Some((built, tail)) = self.built.take() else { return Ok(()) };
+        let was_condemned = self.journal.is_condemned();
+        let done = self.journal.adopt_part(built, tail.iter());
+        lock(&self.model).marks.insert(match (&done, self.journal.is_condemned()) {
+            (Ok(_), _) if tail.is_empty() => "built part adopted",
+            (Ok(_), _) => "built part adopted with what came since",
+            (Err(_), true) if !was_condemned => "built part failed and may count",
+            (Err(_), _) => "built part dropped",
+        });
+        done.map(drop).map_err(|error| Stop::Failed(error.to_string()))
+    }
+
     pub(crate) fn mark(&mut self) -> Result<(), Stop> {
         let marked = self.journal.mark();
         marked.map(drop).map_err(|error| Stop::Failed(error.to_string()))
@@ -360,6 +395,7 @@ pub(crate) enum Lie {
     SyncRetried,
     WritesCutShort,
     LeaseCached,
+    /// A name that exists is no obstacle to a link.
     LinkOverwrites,
     FolderSyncErrorIgnored,
 }

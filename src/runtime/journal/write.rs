@@ -1,6 +1,6 @@
 //! Writing: one frame, one sync. An error condemns the part, never the server.
 
-use super::frame::{Kind, PART_NUMBER_LIMIT, PAYLOAD_LIMIT, TooLarge, encode, pack};
+use super::frame::{Kind, PART_NUMBER_LIMIT, PAYLOAD_LIMIT, RECORD_HEADER, TooLarge, encode, pack};
 use super::recover::Position;
 use super::{JOURNAL_FOLDER, Part};
 use crate::runtime::disk::{Disk, DiskFile};
@@ -110,6 +110,53 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Frames that the old part may get while the next one is built: more than any disk syncs in that time. The
+/// base of the next one takes its numbers behind them.
+const GAP: u64 = 1 << 20;
+
+/// A part to be built beside the one in use.
+#[derive(Debug)]
+pub struct PartPlan {
+    part: Part,
+    origin: u32,
+    /// Its frames have higher numbers.
+    before: u64,
+    payload_bytes: usize,
+}
+
+/// A part whose base is durable, and that does not count yet.
+#[derive(Debug)]
+pub struct BuiltPart<F> {
+    current: Current<F>,
+    before: u64,
+    sequence: u64,
+}
+
+impl PartPlan {
+    /// Writes the base, on whatever thread. A part that fails is removed again: it can never count.
+    pub fn build<D: Disk, I>(self, disk: &D, base: I) -> Result<BuiltPart<D::File>, StartError>
+    where
+        I: Iterator<Item: AsRef<[u8]>>,
+    {
+        let Self { part, origin, before, payload_bytes } = self;
+        let file = disk.create(&part.to_string()).map_err(StartError::io("create", part))?;
+        let current = Current { part, file, offset: 0, base_bytes: 0, previous: origin };
+        let mut built = BuiltPart { current, before, sequence: before };
+        let written = pack(base, payload_bytes, |payload| {
+            built.sequence += 1;
+            built.current.add(Kind::Base, built.sequence, payload)
+        })
+        .and_then(|()| built.current.file.sync().map_err(StartError::io("sync", part)));
+        if let Err(error) = written {
+            // It would use up the disk, one part every retry.
+            let _ = disk.remove(&part.to_string());
+            return Err(error);
+        }
+        built.current.base_bytes = built.current.offset;
+        Ok(built)
+    }
+}
+
 /// The part that is being written.
 #[derive(Debug)]
 struct Current<F> {
@@ -175,7 +222,9 @@ impl<D: Disk> Journal<D> {
     /// caller checks the fence next, and only then acknowledges.
     pub fn append(&mut self, records: &[Vec<u8>]) -> Result<u64, AppendError> {
         // Look before the first byte is written: half a list would be worse than none.
-        pack(records.iter(), self.limits.payload_bytes, |_| Ok::<_, AppendError>(()))?;
+        if let Some(large) = records.iter().find(|record| record.len() + RECORD_HEADER > self.limits.payload_bytes) {
+            return Err(AppendError::RecordTooLarge { bytes: large.len() });
+        }
         pack(records.iter(), self.limits.payload_bytes, |payload| {
             self.frame(Kind::Batch, payload).map_err(AppendError::from)
         })?;
@@ -256,19 +305,71 @@ impl<D: Disk> Journal<D> {
     where
         I: Iterator<Item: AsRef<[u8]>>,
     {
+        let plan = self.plan(0)?;
+        let built = plan.build(&self.disk, base)?;
+        self.finish(built, std::iter::empty::<&[u8]>())
+    }
+
+    fn plan(&mut self, gap: u64) -> Result<PartPlan, StartError> {
         let part = Part { epoch: self.epoch, number: self.next_number };
         if part.number > PART_NUMBER_LIMIT {
             let full = io::Error::other("this epoch has used up its numbers of parts");
             return Err(StartError::io("create", part)(full));
         }
         self.next_number += 1;
-        let sequence = self.sequence;
+        let origin = part.origin(&self.cluster_id);
+        Ok(PartPlan { part, origin, before: self.sequence + gap, payload_bytes: self.limits.payload_bytes })
+    }
+
+    /// Gives the next part its number, so that its base can be written elsewhere while this part is used on:
+    /// by [`PartPlan::build`]. Everything appended from now on is not in that base, and must be given to
+    /// [`Journal::adopt_part`].
+    pub fn plan_part(&mut self) -> Result<PartPlan, StartError> {
+        self.plan(GAP)
+    }
+
+    /// Goes on in a part that was built beside this one. `tail` is what was appended since it was planned.
+    /// When this fails the old part stays in use, unless the new one may count.
+    pub fn adopt_part<I>(&mut self, built: BuiltPart<D::File>, tail: I) -> Result<u64, StartError>
+    where
+        I: Iterator<Item: AsRef<[u8]>>,
+    {
+        let part = built.current.part;
+        let in_use = self.current.as_ref().map(|current| current.part);
+        if in_use.is_none_or(|in_use| in_use > part) || self.sequence > built.before {
+            // What the old part holds is not known any more, or it is a newer one, or numbers would be used twice.
+            self.discard_part(built);
+            return Err(StartError::io("use", part)(io::Error::other("it was overtaken")));
+        }
+        self.finish(built, tail).map(|()| self.durable)
+    }
+
+    /// Drops a part that was built and is not wanted; it never counted.
+    pub fn discard_part(&self, built: BuiltPart<D::File>) {
+        let _ = self.disk.remove(&built.current.part.to_string());
+    }
+
+    /// Gives the reserve back if the disk or the quota was full; a later try may then succeed.
+    pub fn make_room(&mut self, error: &StartError) {
+        if error.is_full() {
+            self.free_reserve();
+        }
+    }
+
+    /// The last steps: what came since, base-end, mark; then the part counts.
+    fn finish<I>(&mut self, built: BuiltPart<D::File>, tail: I) -> Result<(), StartError>
+    where
+        I: Iterator<Item: AsRef<[u8]>>,
+    {
+        let BuiltPart { mut current, mut sequence, .. } = built;
+        let part = current.part;
         let mut may_count = false;
-        match self.build(part, base, &mut may_count) {
-            Ok(current) => {
+        match self.end_base(&mut current, &mut sequence, tail, &mut may_count) {
+            Ok(()) => {
                 // All that the old part holds is in the new one: how its close ends is no matter.
                 self.current = Some(current);
-                self.durable = self.sequence;
+                self.sequence = sequence;
+                self.durable = sequence;
                 self.prune(part);
                 Ok(())
             }
@@ -279,37 +380,42 @@ impl<D: Disk> Journal<D> {
                     // After a crash the removed part may be back, with a whole base, and win over
                     // anything that is still added to the old part.
                     self.current = None;
-                } else {
-                    // It never will be; the old part goes on without a gap.
                     self.sequence = sequence;
                 }
+                // Else it never will be; the old part goes on without a gap.
                 Err(error)
             }
         }
     }
 
-    fn build<I>(&mut self, part: Part, base: I, may_count: &mut bool) -> Result<Current<D::File>, StartError>
+    fn end_base<I>(
+        &self,
+        current: &mut Current<D::File>,
+        sequence: &mut u64,
+        tail: I,
+        may_count: &mut bool,
+    ) -> Result<(), StartError>
     where
         I: Iterator<Item: AsRef<[u8]>>,
     {
-        let file = self.disk.create(&part.to_string()).map_err(StartError::io("create", part))?;
-        let mut current = Current { part, file, offset: 0, base_bytes: 0, previous: part.origin(&self.cluster_id) };
+        let part = current.part;
         let mut write = |current: &mut Current<D::File>, kind, payload: &[u8]| {
-            self.sequence += 1;
-            current.offset += current.write(kind, self.sequence, payload).map_err(StartError::io("write", part))?;
-            Ok::<_, StartError>(())
+            *sequence += 1;
+            current.add(kind, *sequence, payload)
         };
-        pack(base, self.limits.payload_bytes, |payload| write(&mut current, Kind::Base, payload))?;
-        current.file.sync().map_err(StartError::io("sync", part))?;
-        current.base_bytes = current.offset;
+        pack(tail, self.limits.payload_bytes, |payload| write(current, Kind::Base, payload))?;
+        let base_bytes = current.offset;
+        if base_bytes > current.base_bytes {
+            current.file.sync().map_err(StartError::io("sync", part))?;
+        }
+        current.base_bytes = base_bytes;
         // The mark makes sure that the base-end frame, on which all rests, is never the last.
         for kind in [Kind::BaseEnd, Kind::Mark] {
             *may_count = true;
-            write(&mut current, kind, &[])?;
+            write(current, kind, &[])?;
             current.file.sync().map_err(StartError::io("sync", part))?;
         }
-        self.disk.sync_folder(JOURNAL_FOLDER).map_err(StartError::io("sync", JOURNAL_FOLDER))?;
-        Ok(current)
+        self.disk.sync_folder(JOURNAL_FOLDER).map_err(StartError::io("sync", JOURNAL_FOLDER))
     }
 
     /// Deletes the parts that have two newer whole bases. Failures leave garbage, nothing worse.
@@ -354,6 +460,12 @@ impl<D: Disk> Journal<D> {
 }
 
 impl<F: DiskFile> Current<F> {
+    /// Adds a frame to a part that is not used yet.
+    fn add(&mut self, kind: Kind, sequence: u64, payload: &[u8]) -> Result<(), StartError> {
+        self.offset += self.write(kind, sequence, payload).map_err(StartError::io("write", self.part))?;
+        Ok(())
+    }
+
     /// Writes a frame at the end, not yet durable, and returns its length.
     fn write(&mut self, kind: Kind, sequence: u64, payload: &[u8]) -> io::Result<u64> {
         let (frame, crc) = encode(kind, self.part, sequence, self.previous, payload);

@@ -4,6 +4,7 @@
 //! Invariant: whatever leaves the server rests on durable records. Every output names the turn
 //! whose records must be durable first; the outbox (`server::outbox`) holds it until then.
 
+mod details;
 mod jobs;
 mod requests;
 mod restore;
@@ -14,6 +15,7 @@ mod workers;
 mod simulation;
 
 pub use jobs::Done;
+pub use restore::Snapshot;
 
 use crate::config::spec::Spec;
 use crate::ledger::{Ledger, Moment, Order};
@@ -105,7 +107,7 @@ struct Array {
     submitted_at: u64,
     turn: Turn,
     depends: bool,
-    details: BTreeMap<u32, Detail>,
+    details: details::Details,
 }
 
 /// One worker that is here or may come back.
@@ -287,7 +289,8 @@ impl Core {
         if !out.records.is_empty() {
             self.written = self.turn;
         }
-        let settles = |record: &Record| matches!(record, Record::Ended { .. } | Record::Revived { .. });
+        let settles =
+            |record: &Record| matches!(record, Record::Ended { .. } | Record::Finished { .. } | Record::Revived { .. });
         if out.records.iter().any(settles) {
             self.settled = self.turn;
         }
@@ -407,7 +410,7 @@ impl Core {
                 Action::Ended { task, end } => self.ended(task, end, None, now, out),
                 Action::Revived { task } => {
                     if let Some(array) = self.arrays.get_mut(&task.array) {
-                        array.details.remove(&task.element);
+                        array.details.remove(task.element);
                     }
                     self.recount.insert(task.array);
                     self.again.insert(task, self.turn);
@@ -514,16 +517,12 @@ impl Core {
         }
         if let Some(array) = self.arrays.get_mut(&task.array) {
             match detail {
-                Some(detail) => {
-                    array.details.insert(task.element, detail);
-                }
-                None => {
-                    array.details.remove(&task.element);
-                }
+                Some(detail) => array.details.insert(task.element, detail),
+                None => array.details.remove(task.element),
             }
         }
         self.note_failure(task, &end, now, out);
-        out.records.push(Record::Ended { task, end, detail });
+        crate::server::record::push_end(&mut out.records, task, end, detail);
     }
 
     /// Figures of a worker are never trusted: no sum may overflow.

@@ -8,7 +8,7 @@ use crate::runtime::protocol::{Command, Submission, TaskRef};
 use crate::runtime::scheduler::{Counts, Event, Shape};
 use crate::selection::{ARRAY_MAX, Selection};
 use crate::server::record::Record;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The kernel's limit on one argument (`MAX_ARG_STRLEN`).
@@ -144,7 +144,7 @@ impl Core {
             key,
             submitted_at: at,
             turn,
-            details: BTreeMap::new(),
+            details: Default::default(),
         };
         self.arrays.insert(array, record);
     }

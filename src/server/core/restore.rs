@@ -1,11 +1,14 @@
 //! The way to the journal and back: replay at start, and the base written from memory.
 
+use super::details::Details;
 use super::{Core, Output, Worker};
 use crate::ledger::Moment;
-use crate::runtime::ids::{TaskId, WorkerId};
-use crate::runtime::protocol::Capacity;
-use crate::runtime::scheduler::{Event, RestoreError};
-use crate::server::record::Record;
+use crate::runtime::ids::{ArrayId, TaskId, WorkerId};
+use crate::runtime::protocol::{Capacity, Submission};
+use crate::runtime::scheduler::{End, Event, RestoreError};
+use crate::server::record::{Detail, ENTRIES_MAX, Record};
+use std::ops::Range;
+use std::sync::Arc;
 
 impl Core {
     /// Takes one record back.
@@ -24,14 +27,23 @@ impl Core {
                 self.count_failures(task.array, task.element, task.element, &end);
                 if let Some(detail) = detail {
                     self.count_usage(detail.usage);
-                    self.restore_detail(task, detail);
+                    self.restore_runs(task.array, vec![(task.element, detail)]);
                 }
             }
-            Record::ManyEnded { array, first, last, end } => {
-                self.scheduler.restore_ends(array, first, last, end.clone())?;
-                self.count_failures(array, first, last, &end);
+            Record::Finished { array, runs } => {
+                for (element, detail) in &runs {
+                    self.scheduler.restore_end(TaskId { array, element: *element }, End::Finished)?;
+                    self.count_usage(detail.usage);
+                }
+                self.restore_runs(array, runs);
             }
-            Record::Detail { task, detail } => self.restore_detail(task, detail),
+            Record::ManyEnded { array, end, ranges } => {
+                for (first, last) in ranges {
+                    self.scheduler.restore_ends(array, first, last, end.clone())?;
+                    self.count_failures(array, first, last, &end);
+                }
+            }
+            Record::Runs { array, runs } => self.restore_runs(array, runs),
             Record::Withdrawn { array } => {
                 if let Some(array) = self.arrays.get_mut(&array) {
                     self.keys.remove(&std::mem::take(&mut array.key));
@@ -41,7 +53,7 @@ impl Core {
                 self.scheduler.restore_revived(task)?;
                 self.recount.insert(task.array);
                 if let Some(array) = self.arrays.get_mut(&task.array) {
-                    array.details.remove(&task.element);
+                    array.details.remove(task.element);
                 }
             }
             Record::Retried { task } => self.scheduler.restore_retry(task)?,
@@ -63,9 +75,11 @@ impl Core {
         Ok(())
     }
 
-    fn restore_detail(&mut self, task: TaskId, detail: crate::server::record::Detail) {
-        if let Some(array) = self.arrays.get_mut(&task.array) {
-            array.details.insert(task.element, detail);
+    fn restore_runs(&mut self, array: ArrayId, runs: Vec<(u32, Detail)>) {
+        if let Some(array) = self.arrays.get_mut(&array) {
+            for (element, detail) in runs {
+                array.details.insert(element, detail);
+            }
         }
     }
 
@@ -131,33 +145,33 @@ impl Core {
         self.stopped
     }
 
-    /// Returns the whole state as records, for a new part of the journal.
-    pub fn base(&self) -> Vec<Record> {
-        let mut records = Vec::new();
+    /// Returns the whole state of this moment, for a new part of the journal.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot =
+            Snapshot { arrays: Vec::with_capacity(self.arrays.len()), ends: Vec::new(), rest: Vec::new() };
         for view in self.scheduler.arrays() {
             let Some(array) = self.arrays.get(&view.id()) else { continue };
-            records.push(Record::Submitted {
-                array: view.id(),
-                key: array.key.clone(),
-                submission: Box::new((*array.submission).clone()),
-                at: array.submitted_at,
-            });
+            let task = |element| TaskId { array: view.id(), element };
+            let mut marks = Vec::new();
             for (element, losses) in view.losses() {
-                let task = TaskId { array: view.id(), element };
-                records.extend((0..losses).map(|_| Record::Lost { task }));
+                marks.extend((0..losses).map(|_| Record::Lost { task: task(element) }));
             }
             for (element, retries) in view.retries() {
-                let task = TaskId { array: view.id(), element };
-                records.extend((0..retries).map(|_| Record::Retried { task }));
+                marks.extend((0..retries).map(|_| Record::Retried { task: task(element) }));
             }
-            for (first, last, end) in view.ends() {
-                records.push(Record::ManyEnded { array: view.id(), first, last, end });
-            }
-            for (element, detail) in &array.details {
-                let task = TaskId { array: view.id(), element: *element };
-                records.push(Record::Detail { task, detail: *detail });
-            }
+            let first = snapshot.ends.len();
+            snapshot.ends.extend(view.ends());
+            snapshot.arrays.push(ArraySnapshot {
+                array: view.id(),
+                key: array.key.clone(),
+                submission: Arc::clone(&array.submission),
+                at: array.submitted_at,
+                marks,
+                ends: first..snapshot.ends.len(),
+                runs: array.details.clone(),
+            });
         }
+        let records = &mut snapshot.rest;
         records.extend(self.ledger.jobs().map(|job| Record::Job(Box::new(job.clone()))));
         for (id, node) in &self.nodes {
             let (job, nonce) = match self.workers.get(id) {
@@ -174,6 +188,82 @@ impl Core {
         if self.stopped {
             records.push(Record::Stopping);
         }
-        records
+        snapshot
     }
+}
+
+/// The whole state at one moment. It is taken at once, as what is large is shared with the core; the records
+/// are made of it later, on the journal's thread.
+#[derive(Debug)]
+pub struct Snapshot {
+    arrays: Vec<ArraySnapshot>,
+    /// First element, last element, end; of all submissions.
+    ends: Vec<(u32, u32, End)>,
+    /// Everything else.
+    rest: Vec<Record>,
+}
+
+#[derive(Debug)]
+struct ArraySnapshot {
+    array: ArrayId,
+    key: String,
+    submission: Arc<Submission>,
+    at: u64,
+    /// Lost workers and retries.
+    marks: Vec<Record>,
+    /// Where its ends stand in the list of all.
+    ends: Range<usize>,
+    runs: Details,
+}
+
+impl Snapshot {
+    /// Returns the state as records, in the order in which they are to be replayed.
+    pub fn records(&self) -> impl Iterator<Item = Record> + Clone + '_ {
+        self.arrays.iter().flat_map(|array| array.records(&self.ends)).chain(self.rest.iter().cloned())
+    }
+
+    /// Returns the records as the journal keeps them.
+    pub fn encoded(&self) -> impl Iterator<Item = Vec<u8>> + Clone + '_ {
+        self.records().map(|record| record.encode())
+    }
+}
+
+impl ArraySnapshot {
+    fn records<'a>(&'a self, ends: &[(u32, u32, End)]) -> impl Iterator<Item = Record> + Clone + use<'a> {
+        let array = self.array;
+        let mut records = vec![Record::Submitted {
+            array,
+            key: self.key.clone(),
+            submission: Box::new((*self.submission).clone()),
+            at: self.at,
+        }];
+        records.extend(self.marks.iter().cloned());
+        for (end, ranges) in by_end(&ends[self.ends.clone()]) {
+            records.extend(ranges.chunks(ENTRIES_MAX).map(|ranges| Record::ManyEnded {
+                array,
+                end: end.clone(),
+                ranges: ranges.to_vec(),
+            }));
+        }
+        let mut runs = self.runs.iter();
+        let chunks = std::iter::from_fn(move || {
+            let runs: Vec<(u32, Detail)> = runs.by_ref().take(ENTRIES_MAX).collect();
+            (!runs.is_empty()).then_some(Record::Runs { array, runs })
+        });
+        records.into_iter().chain(chunks)
+    }
+}
+
+/// Groups stretches by their end, as far as it costs no time: elements that fail and finish by turns are
+/// common, thousands of different ends are not.
+fn by_end(ends: &[(u32, u32, End)]) -> Vec<(&End, Vec<(u32, u32)>)> {
+    const LOOK_BACK: usize = 8;
+    let mut groups: Vec<(&End, Vec<(u32, u32)>)> = Vec::new();
+    for (first, last, end) in ends {
+        match groups.iter_mut().rev().take(LOOK_BACK).find(|(known, _)| *known == end) {
+            Some((_, ranges)) => ranges.push((*first, *last)),
+            None => groups.push((end, vec![(*first, *last)])),
+        }
+    }
+    groups
 }

@@ -176,7 +176,7 @@ impl Core {
 
     fn task_info(&self, task: TaskId, state: TaskState, now: Moment) -> TaskInfo {
         let array = &self.arrays[&task.array];
-        let detail = array.details.get(&task.element);
+        let detail = array.details.get(task.element);
         let kind = state.kind();
         let (mut exit_code, mut signal) = (None, None);
         let reason = match &state {
