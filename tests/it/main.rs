@@ -16,3 +16,4 @@ mod simdisk;
 mod site;
 mod slurm_backend;
 mod slurm_days;
+mod workers;
