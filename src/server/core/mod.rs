@@ -29,6 +29,7 @@ use bstr::BString;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Number of a connection; never used twice by one server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -191,6 +192,7 @@ pub struct Core {
     durable: Turn,
     sequence: u64,
     journal_trouble: Option<String>,
+    longest_turn: Duration,
     awaited: BTreeSet<WorkerId>,
     used: Usage,
     failures: BTreeMap<(ArrayId, String), u64>,
@@ -245,6 +247,7 @@ impl Core {
             durable: 0,
             sequence: 0,
             journal_trouble: None,
+            longest_turn: Duration::ZERO,
             awaited: BTreeSet::new(),
             used: Usage::default(),
             failures: BTreeMap::new(),
@@ -283,6 +286,11 @@ impl Core {
             // Nothing of this turn waits for the disk.
             self.tell_recorded(self.turn, out);
         }
+    }
+
+    /// The server was busy for so long, from waking up until all was handed on; `Status` tells the longest.
+    pub fn turn_took(&mut self, time: Duration) {
+        self.longest_turn = self.longest_turn.max(time);
     }
 
     fn note_written(&mut self, out: &Output) {

@@ -10,6 +10,7 @@ use crate::selection::{ARRAY_MAX, Selection};
 use crate::server::record::Record;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The kernel's limit on one argument (`MAX_ARG_STRLEN`).
 const ARGUMENT_BYTES_MAX: usize = 128 << 10;
@@ -61,7 +62,11 @@ impl Core {
             self.in_flight.push((self.turn, None, connection, id));
         }
         let answer = match request {
-            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Status => {
+                let status = self.status(now);
+                self.longest_turn = Duration::ZERO;
+                Reply::Status(Box::new(status))
+            }
             Request::Submit { key, submission } => match self.submit(key, submission, now, out) {
                 Ok(array) => {
                     // Sent again: what is durable is not given back.

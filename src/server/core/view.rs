@@ -101,6 +101,7 @@ impl Core {
             advice: self.ledger.advice().map(str::to_owned),
             gave_up: self.ledger.gave_up(),
             journal_trouble: self.journal_trouble.clone(),
+            longest_turn_microseconds: u64::try_from(self.longest_turn.as_micros()).unwrap_or(u64::MAX),
         }
     }
 
