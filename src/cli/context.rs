@@ -97,8 +97,8 @@ impl Context {
         Ok(Folder::of(&self.state()?, &resolved.name))
     }
 
-    /// Returns the environment that jobs get, as a shell file: the variables of now, and the limit on core
-    /// dumps, which the server lowers for itself.
+    /// Returns the environment that jobs get, as a shell file: the variables of now, and the limits which the
+    /// server changes for itself (core dumps, descriptors).
     pub fn environment(&self) -> Vec<u8> {
         let variables = self.variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut file = environment::render(variables);
@@ -109,6 +109,9 @@ impl Context {
                 (soft / 1024).to_string()
             };
             file.extend_from_slice(format!("ulimit -S -c {limit}\n").as_bytes());
+        }
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            file.extend_from_slice(format!("ulimit -S -n {soft}\n").as_bytes());
         }
         file
     }

@@ -336,6 +336,8 @@ pub enum ServerMessage {
         /// Seconds from TERM to KILL.
         grace_seconds: u64,
     },
+    /// Alive: the answer to each [`WorkerMessage::Heartbeat`], whatever the journal does.
+    Heartbeat,
     /// The walltime was changed or learned.
     TimeLeft {
         /// Seconds left.

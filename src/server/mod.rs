@@ -5,9 +5,11 @@ pub mod clock;
 pub mod core;
 mod driver;
 pub mod events;
+mod gate;
 pub mod listen;
 pub mod log;
 mod outbox;
+pub mod peer;
 pub mod record;
 mod takeover;
 mod writer;
@@ -15,6 +17,7 @@ mod writer;
 use self::core::{ConnectionId, Core, CoreOptions, Done, Outgoing, Output};
 use self::events::EventFile;
 use self::outbox::{Outbox, Release};
+use self::peer::Peer;
 use self::record::Record;
 use self::writer::{FromJournal, ToJournal, Writer};
 use crate::backends::{self, Backend};
@@ -33,7 +36,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 
 /// From connections and backend calls to the core; a full queue slows readers down, nothing is lost.
 const INPUTS_MAX: usize = 1024;
@@ -48,9 +50,9 @@ const RESTLESS_TICK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub enum Input {
     /// A client has greeted.
-    Client(ConnectionId, mpsc::UnboundedSender<Outgoing>),
+    Client(ConnectionId, Peer),
     /// A worker has greeted.
-    Worker(ConnectionId, Box<WorkerHello>, mpsc::UnboundedSender<Outgoing>),
+    Worker(ConnectionId, Box<WorkerHello>, Peer),
     /// A client asks.
     Request(ConnectionId, u32, Box<Request>),
     /// A worker reports.
@@ -133,6 +135,9 @@ pub fn run(options: &ServerOptions) -> Result<(), Problem> {
     // A core dump would hold keys. The soft limit only: jobs started from here get it back.
     let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE)
         .and_then(|(_, hard)| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, hard));
+    // A connection takes a descriptor, and many systems begin with 1,024. Jobs get the limit back from env.sh.
+    let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -207,7 +212,7 @@ struct Server {
     core: Core,
     outbox: Outbox,
     output: Output,
-    connections: BTreeMap<ConnectionId, mpsc::UnboundedSender<Outgoing>>,
+    connections: BTreeMap<ConnectionId, Peer>,
     inputs: mpsc::Receiver<Input>,
     to_self: mpsc::Sender<Input>,
     to_journal: std::sync::mpsc::Sender<ToJournal>,
@@ -280,11 +285,11 @@ impl Server {
             .map_err(|error| Problem::new(Kind::Internal, "cannot start a thread").says(error.to_string()))?;
 
         let (to_self, inputs) = mpsc::channel(INPUTS_MAX);
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let tls = Arc::new(tls);
         let reception = listen::Reception::new(to_self.clone(), &identity.id, epoch);
         let (listeners, addresses) = listen::bind_tcp(&spec).await?;
         for listener in listeners {
-            tokio::spawn(reception.clone().serve_tls(listener, acceptor.clone()));
+            tokio::spawn(reception.clone().serve_tls(listener, Arc::clone(&tls)));
         }
         match listen::bind_unix(&folder) {
             Ok(listener) => {
@@ -452,9 +457,11 @@ impl Server {
         for release in self.outbox.release(durable) {
             match release {
                 Release::Send(connection, message) => {
-                    if let Some(sender) = self.connections.get(&connection) {
-                        // A peer that is gone will be reported as disconnected.
-                        let _ = sender.send(message);
+                    if let Some(peer) = self.connections.get(&connection)
+                        && peer.send(message).is_err()
+                    {
+                        tracing::warn!(connection = connection.0, "a peer does not read: disconnected");
+                        self.connections.remove(&connection);
                     }
                 }
                 Release::Close(connection) => {
@@ -482,9 +489,9 @@ impl Server {
     /// Answers those who asked for the end, and ends.
     async fn say_closed(mut self) -> Result<(), Problem> {
         for (connection, id) in self.closing.take().unwrap_or_default() {
-            if let Some(sender) = self.connections.get(&connection) {
+            if let Some(peer) = self.connections.get(&connection) {
                 let reply = Reply::Left { jobs: Vec::new(), closed: true };
-                let _ = sender.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
+                let _ = peer.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
             }
         }
         // Nobody is to be sent to an address that is nobody's any more.

@@ -5,6 +5,7 @@
 //! - an outcome is kept and repeated at each reconnect until the server says that it is recorded;
 //! - no run is started twice (run ids only grow, so the highest one seen decides);
 //! - nothing is started once draining has begun;
+//! - a server that is silent for three heartbeats is left: its host may be gone without a word;
 //! - without a server for the orphan timeout the worker ends its tasks and itself, so that the server
 //!   may run them elsewhere.
 //!
@@ -36,6 +37,13 @@ const RECORD_PATIENCE: Millis = 10_000;
 const TERM_PATIENCE: Millis = 1_500;
 /// The server re-runs an orphan's tasks 30 s after the timeout: all must be over by then.
 const ORPHAN_GRACE_CAP: Millis = 20_000;
+
+/// A server that has not welcomed the worker after this long is left; it waits for its disk before it does.
+const WELCOME_PATIENCE: Millis = 60_000;
+/// Heartbeats that a server may leave unanswered.
+const HEARTBEATS_MISSED_MAX: Millis = 3;
+/// Seconds between heartbeats, whatever a server asks for.
+const HEARTBEAT_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
 /// Exit code of a worker that lost its server (`EX_TEMPFAIL`).
 const EXIT_ORPHAN: i32 = 75;
@@ -100,6 +108,8 @@ pub struct Session {
     backoff: Backoff,
     heartbeat: Millis,
     heartbeat_at: Millis,
+    /// When the server was last heard, or the connection made.
+    heard_at: Millis,
     orphan_timeout: Millis,
     /// Set while no server has welcomed the worker.
     orphan_at: Option<Millis>,
@@ -125,6 +135,7 @@ impl Session {
             backoff: Backoff::new(options.seed),
             heartbeat: 0,
             heartbeat_at: 0,
+            heard_at: 0,
             orphan_timeout: options.orphan_timeout,
             orphan_at: Some(now.saturating_add(options.orphan_timeout)),
             walltime_ends_at: options.walltime_left.map(|left| now.saturating_add(left)),
@@ -156,7 +167,8 @@ impl Session {
             self.walltime_ends_at.filter(|_| !self.walltime_interrupted).map(|end| end.saturating_sub(WALLTIME_LEAD));
         let connection = match self.connection {
             Connection::Waiting(at) => Some(at),
-            Connection::Welcomed { .. } => Some(self.heartbeat_at),
+            Connection::Welcomed { .. } => Some(self.heartbeat_at.min(self.silent_at())),
+            Connection::Greeting { .. } => Some(self.silent_at()),
             _ => None,
         };
         let leave_by = self.leaving.as_ref().map(|leaving| leaving.by);
@@ -169,6 +181,7 @@ impl Session {
             return Vec::new();
         }
         self.connection = Connection::Greeting { said_draining: self.draining };
+        self.heard_at = now;
         // A run whose end is not recorded is one the server still expects here; if it were missing
         // the server would run the task again before it reads the outcome.
         let unrecorded = self.unrecorded.values().map(|report| (report.task, report.run));
@@ -208,6 +221,7 @@ impl Session {
         if self.left {
             return Vec::new();
         }
+        self.heard_at = now;
         match (&self.connection, message) {
             (Connection::Greeting { said_draining }, ServerMessage::Welcome(welcome)) => {
                 let said_draining = *said_draining;
@@ -283,6 +297,13 @@ impl Session {
                 self.connection = Connection::Dialing;
                 actions.push(WorkerAction::Dial);
             }
+            Connection::Greeting { .. } | Connection::Welcomed { .. } if self.silent_at() <= now => {
+                self.connection = Connection::Rejected;
+                // The server counts from when it last heard us, not from when we noticed.
+                self.orphan_at.get_or_insert(self.heard_at.saturating_add(self.orphan_timeout));
+                let reason = "the server is silent";
+                actions.push(WorkerAction::Disconnect { reason });
+            }
             Connection::Welcomed { .. } if self.heartbeat_at <= now => {
                 self.heartbeat_at = now.saturating_add(self.heartbeat);
                 actions.push(WorkerAction::Send(WorkerMessage::Heartbeat));
@@ -290,6 +311,15 @@ impl Session {
             _ => {}
         }
         actions
+    }
+
+    /// When the server counts as gone, unless it says something.
+    fn silent_at(&self) -> Millis {
+        let patience = match self.connection {
+            Connection::Welcomed { .. } => HEARTBEATS_MISSED_MAX * self.heartbeat,
+            _ => WELCOME_PATIENCE,
+        };
+        self.heard_at.saturating_add(patience)
     }
 
     fn on_welcome(&mut self, welcome: Welcome, said_draining: bool, now: Millis) -> Vec<WorkerAction> {
@@ -300,7 +330,7 @@ impl Session {
         }
         self.id = Some(welcome.id);
         self.epoch = welcome.epoch;
-        self.heartbeat = welcome.heartbeat_seconds.clamp(1, 300) * 1000;
+        self.heartbeat = welcome.heartbeat_seconds.clamp(*HEARTBEAT_SECONDS.start(), *HEARTBEAT_SECONDS.end()) * 1000;
         self.heartbeat_at = now.saturating_add(self.heartbeat);
         self.orphan_timeout = welcome.orphan_timeout_seconds.max(1).saturating_mul(1000);
         self.orphan_at = None;
@@ -344,7 +374,7 @@ impl Session {
                 self.on_tick(now)
             }
             ServerMessage::Refused { reason } => self.leave(0, format!("the server dismissed this worker: {reason}")),
-            ServerMessage::Welcome(_) => Vec::new(),
+            ServerMessage::Welcome(_) | ServerMessage::Heartbeat => Vec::new(),
         }
     }
 
