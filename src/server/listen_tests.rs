@@ -31,6 +31,7 @@ fn worker_hello(version: String) -> WorkerMessage {
         version,
         job: None,
         nonce: "00".to_owned(),
+        hellos: 1,
         id: None,
         epoch: 0,
         recorded: 0,

@@ -14,7 +14,7 @@ pub mod record;
 mod takeover;
 mod writer;
 
-use self::core::{ConnectionId, Core, CoreOptions, Done, Outgoing, Output};
+use self::core::{ConnectionId, Core, CoreOptions, Done, Outgoing, Output, Turn};
 use self::events::EventFile;
 use self::outbox::{Outbox, Release};
 use self::peer::Peer;
@@ -30,7 +30,7 @@ use crate::runtime::lease::LeaseState;
 use crate::runtime::protocol::{WorkerHello, WorkerMessage};
 use crate::runtime::transport::server_config;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -222,6 +222,8 @@ struct Server {
     events: EventFile,
     /// Last turn with records, and the last that is durable.
     written: u64,
+    /// Bytes of each turn that the journal has not said to be durable.
+    unwritten: VecDeque<(Turn, usize)>,
     durable: u64,
     turn: u64,
     /// Clients that wait for the end, once the core says that nothing is left.
@@ -319,6 +321,7 @@ impl Server {
             folder: folder.path().to_owned(),
             events,
             written: 0,
+            unwritten: VecDeque::new(),
             durable: turn,
             turn,
             closing: None,
@@ -402,6 +405,7 @@ impl Server {
         match message {
             FromJournal::Durable(turn, sequence) => {
                 self.durable = turn;
+                self.count_unwritten();
                 self.core.on_durable(turn, sequence, &mut self.output);
             }
             FromJournal::Trouble(what) => self.core.on_journal(Some(what), now, &mut self.output),
@@ -442,10 +446,19 @@ impl Server {
 
     fn write_records(&mut self) {
         if !self.output.records.is_empty() {
-            let records = self.output.records.drain(..).map(|record| record.encode()).collect();
+            let records: Vec<Vec<u8>> = self.output.records.drain(..).map(|record| record.encode()).collect();
             self.written = self.turn;
+            self.unwritten.push_back((self.turn, records.iter().map(Vec::len).sum()));
+            self.count_unwritten();
             self.tell_journal(ToJournal::Write(self.turn, records));
         }
+    }
+
+    fn count_unwritten(&mut self) {
+        while self.unwritten.front().is_some_and(|(turn, _)| *turn <= self.durable) {
+            self.unwritten.pop_front();
+        }
+        self.core.on_journal_queue(self.unwritten.iter().map(|(_, bytes)| bytes).sum());
     }
 
     fn flush(&mut self) {

@@ -322,7 +322,7 @@ fn a_task_sees_nothing_of_ours() {
     // The fourth is the folder that `ls` reads.
     assert_eq!(bed.run(&["submit", "--wait", "--", "ls", "/proc/self/fd"]).expect(0).text(), "0\n1\n2\n3");
     let script = "env | grep ^DCLUSTER | cut -d= -f1 | sort; \
-                  echo limit $(ulimit -c) $(ulimit -n); echo group $(ps -o pgid= -p $$) $$; grep SigIgn /proc/self/status";
+                  echo limit $(ulimit -c); echo group $(ps -o pgid= -p $$) $$; grep SigIgn /proc/self/status";
     let ran = bed.run(&["submit", "--wait", "--", "bash", "-c", script]).expect(0);
     let text = ran.text();
     let lines: Vec<&str> = text.lines().collect();

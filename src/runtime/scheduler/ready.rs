@@ -82,6 +82,11 @@ impl Ready {
         id
     }
 
+    /// Whether there is a class with this request.
+    pub(super) fn knows(&self, request: &Request, time_request: Option<Millis>) -> bool {
+        self.ids.contains_key(&(request.clone(), time_request))
+    }
+
     fn intern_counter(&mut self, name: &str) -> u32 {
         if let Some(id) = self.counter_ids.get(name) {
             return *id;

@@ -5,7 +5,7 @@
 //! dependency, and one with an element that ended because of a dependency has one.
 
 use super::arrays::{Array, Cell};
-use super::{Action, End, Scheduler, Shape, SubmitError};
+use super::{Action, CLASSES_MAX, End, Scheduler, Shape, SubmitError};
 use crate::runtime::ids::{ArrayId, TaskId};
 use crate::runtime::protocol::TaskRef;
 use std::cmp::Reverse;
@@ -39,6 +39,9 @@ impl Scheduler {
         }
         if shape.at_most == Some(0) {
             return Err(SubmitError::NoneAtOnce);
+        }
+        if self.ready.classes().len() >= CLASSES_MAX && !self.ready.knows(&shape.request, shape.time_request) {
+            return Err(SubmitError::TooManyRequests);
         }
         for dependency in &shape.after {
             let (array, element) = match *dependency {

@@ -102,6 +102,7 @@ struct Leaving {
 pub struct Session {
     options: SessionOptions,
     id: Option<WorkerId>,
+    hellos: u32,
     epoch: u32,
     recorded: u64,
     connection: Connection,
@@ -129,6 +130,7 @@ impl Session {
     pub fn new(options: SessionOptions, now: Millis) -> Self {
         Self {
             id: None,
+            hellos: 0,
             epoch: 0,
             recorded: 0,
             connection: Connection::Waiting(now),
@@ -182,6 +184,7 @@ impl Session {
         }
         self.connection = Connection::Greeting { said_draining: self.draining };
         self.heard_at = now;
+        self.hellos = self.hellos.saturating_add(1);
         // A run whose end is not recorded is one the server still expects here; if it were missing
         // the server would run the task again before it reads the outcome.
         let unrecorded = self.unrecorded.values().map(|report| (report.task, report.run));
@@ -191,6 +194,7 @@ impl Session {
             version: self.options.version.clone(),
             job: self.options.job.clone(),
             nonce: self.options.nonce.clone(),
+            hellos: self.hellos,
             id: self.id,
             epoch: self.epoch,
             recorded: self.recorded,
