@@ -374,7 +374,8 @@ mod tests {
     #[test]
     fn foreign_text_is_bounded() {
         assert_eq!(bounded("a\nb\u{1b}[1m\u{9b}"), "a; b\\u{1b}[1m\\u{9b}");
-        assert_eq!(bounded(&"x".repeat(2045)).len(), 2045);
+        assert_eq!(bounded(&"x".repeat(2048)), "x".repeat(2048), "at the bound");
+        assert_eq!(bounded(&"x".repeat(2049)), format!("{}…", "x".repeat(2045)), "one past it");
         let cut = bounded(&"ä".repeat(5000));
         assert!(cut.len() <= TEXT_LIMIT_BYTES && cut.ends_with('…'));
         assert_eq!(Call::new("x").args(["a b", "c"]).line(), "x 'a b' c".to_owned());

@@ -6,8 +6,10 @@ mod cli;
 mod docs;
 mod fake_worker;
 mod harness;
+mod hostile;
 mod journal_crash;
 mod local_backend;
+mod peers;
 mod security;
 mod shapes;
 #[path = "../support/simdisk.rs"]
