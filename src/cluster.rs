@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 
 /// Version of the files in the folder; a newer one is refused.
 pub const FORMAT: u32 = 1;
-/// Largest file of ours that is read whole (identity, access, specification).
+/// Largest file of ours that is read whole (identity, access).
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// The same for the specification: it holds the prologue, of which a configuration file may have 1 MiB.
+const SPEC_BYTES_MAX: u64 = 4 << 20;
 
 /// The folder of one cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -202,6 +204,7 @@ impl Folder {
 
     /// Reads a small file of ours, refusing one that others can read or that is a link.
     pub fn read(&self, file: &str) -> Result<Vec<u8>, Problem> {
+        let limit = if file == "spec" { SPEC_BYTES_MAX } else { FILE_BYTES_MAX };
         let path = self.path.join(file);
         let fail = |error: io::Error| broken(format!("cannot read {}", path.display())).says(error.to_string());
         let opened =
@@ -213,9 +216,10 @@ impl Folder {
                 .fix(format!("chmod 600 {}", path.display())));
         }
         let mut bytes = Vec::new();
-        opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(broken(format!("{} is larger than any file of ours", path.display())));
+        opened.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() as u64 > limit {
+            return Err(broken(format!("{} is larger than any file of ours", path.display()))
+                .why(format!("it has more than {} KiB", limit >> 10)));
         }
         Ok(bytes)
     }
@@ -369,4 +373,23 @@ fn check_private(path: &Path, what: &str) -> Result<(), Problem> {
         .fix(format!("chmod 700 {}", path.display())));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_file_is_bounded() {
+        let root = tempfile::tempdir().expect("folder");
+        let folder = Folder::at(root.path());
+        let write = |file: &str, bytes: u64| folder.write(file, &vec![b' '; usize::try_from(bytes).expect("small")]);
+        for (file, bound) in [("access", FILE_BYTES_MAX), ("worker", FILE_BYTES_MAX), ("spec", SPEC_BYTES_MAX)] {
+            write(file, bound).expect("written");
+            assert!(folder.read(file).is_ok(), "{file} at the bound");
+            write(file, bound + 1).expect("written");
+            let problem = folder.read(file).expect_err("one past the bound");
+            assert!(problem.what.contains("larger than any file of ours"), "{file}");
+        }
+    }
 }

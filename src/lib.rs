@@ -10,6 +10,9 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ledger;
 pub mod map;
 pub mod runtime;

@@ -247,16 +247,24 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, limit: u
 /// Returns foreign text fit for people: control characters escaped, at most [`TEXT_LIMIT_BYTES`], a cut
 /// marked by `…`.
 pub fn bounded(text: &str) -> String {
+    bounded_to(text, TEXT_LIMIT_BYTES)
+}
+
+/// Does what [`bounded`] does, with another limit.
+pub fn bounded_to(text: &str, limit_bytes: usize) -> String {
     let mut out = String::new();
+    let mut cut = 0;
     for character in text.chars() {
-        let before = out.len();
+        if out.len() + '…'.len_utf8() <= limit_bytes {
+            cut = out.len();
+        }
         match character {
             '\n' => out.push_str("; "),
             c if c.is_control() => out.extend(c.escape_default()),
             c => out.push(c),
         }
-        if out.len() > TEXT_LIMIT_BYTES - '…'.len_utf8() {
-            out.truncate(before);
+        if out.len() > limit_bytes {
+            out.truncate(cut);
             out.push('…');
             break;
         }
@@ -366,7 +374,8 @@ mod tests {
     #[test]
     fn foreign_text_is_bounded() {
         assert_eq!(bounded("a\nb\u{1b}[1m\u{9b}"), "a; b\\u{1b}[1m\\u{9b}");
-        assert_eq!(bounded(&"x".repeat(2045)).len(), 2045);
+        assert_eq!(bounded(&"x".repeat(2048)), "x".repeat(2048), "at the bound");
+        assert_eq!(bounded(&"x".repeat(2049)), format!("{}…", "x".repeat(2045)), "one past it");
         let cut = bounded(&"ä".repeat(5000));
         assert!(cut.len() <= TEXT_LIMIT_BYTES && cut.ends_with('…'));
         assert_eq!(Call::new("x").args(["a b", "c"]).line(), "x 'a b' c".to_owned());

@@ -58,8 +58,11 @@ mod tests {
         assert_eq!((sentinel.exit_code, sentinel.signal, sentinel.restart), (137, Some(9), 1));
         std::fs::write(&path, format!("{line}{}", " ".repeat(5000))).unwrap();
         assert!(Sentinel::read(&path).is_some());
-        std::fs::write(&path, format!("{}{line}", " ".repeat(5000))).unwrap();
-        assert_eq!(Sentinel::read(&path), None);
+        let before = |bytes: usize| format!("{}{line}", " ".repeat(bytes - line.len()));
+        std::fs::write(&path, before(4096)).unwrap();
+        assert!(Sentinel::read(&path).is_some(), "at the bound");
+        std::fs::write(&path, before(4097)).unwrap();
+        assert_eq!(Sentinel::read(&path), None, "one past it");
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(Sentinel::read(&link), None);

@@ -97,18 +97,20 @@ impl Context {
         Ok(Folder::of(&self.state()?, &resolved.name))
     }
 
-    /// Returns the environment that jobs get, as a shell file: the variables of now, and the limit on core
-    /// dumps, which the server lowers for itself.
+    /// Returns the environment that jobs get, as a shell file: the variables of now, and the limits which the
+    /// server changes for itself (core dumps, descriptors).
     pub fn environment(&self) -> Vec<u8> {
         let variables = self.variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut file = environment::render(variables);
-        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_CORE) {
-            let limit = if soft == nix::sys::resource::RLIM_INFINITY {
-                "unlimited".to_owned()
-            } else {
-                (soft / 1024).to_string()
-            };
-            file.extend_from_slice(format!("ulimit -S -c {limit}\n").as_bytes());
+        for (resource, option, unit) in [(Resource::RLIMIT_CORE, 'c', 1024), (Resource::RLIMIT_NOFILE, 'n', 1)] {
+            if let Ok((soft, _)) = getrlimit(resource) {
+                let limit = match soft {
+                    nix::sys::resource::RLIM_INFINITY => "unlimited".to_owned(),
+                    soft => (soft / unit).to_string(),
+                };
+                // A node may have lower hard limits than this host; then those hold.
+                file.extend_from_slice(format!("ulimit -S -{option} {limit} 2>/dev/null || :\n").as_bytes());
+            }
         }
         file
     }

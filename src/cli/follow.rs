@@ -132,7 +132,7 @@ pub(super) async fn follow(client: &mut Client, array: ArrayId, context: &Contex
 /// Says on standard error how a task failed, unless its exit code says it all.
 fn report(info: &TaskInfo, context: &Context) {
     if info.exit_code.is_none() {
-        let id = crate::selection::task_id(info.task, &info.indexes);
+        let id = info.id();
         let reason = info.reason.as_deref().unwrap_or("failed");
         context.printer.note(&format!("task {id}: {}", crate::ui::words::escape(reason)));
     }

@@ -10,7 +10,6 @@ use crate::error::{Kind, Problem};
 use crate::runtime::control::TaskInfo;
 use crate::runtime::ids::{JobName, JobSeq};
 use crate::runtime::scheduler::Kind as TaskKind;
-use crate::selection::task_id;
 use clap::Args;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -91,7 +90,7 @@ fn job(words: &[String], letters: &str) -> Result<Option<JobSeq>, Problem> {
 
 /// A line between outputs, on standard error: data stays data.
 fn header(info: &TaskInfo) {
-    let id = task_id(info.task, &info.indexes);
+    let id = info.id();
     let reason =
         info.reason.as_deref().map(|reason| format!(" ({})", crate::ui::words::escape(reason))).unwrap_or_default();
     // Nothing can be done when standard error is closed.
@@ -108,9 +107,8 @@ async fn print(mut info: TaskInfo, follow: bool, source: &mut Source) -> Result<
             break;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let index = info.indexes.index(info.task.element);
         let selection =
-            crate::selection::Selection { array: info.task.array, indexes: index.map(|index| (index, index)) };
+            crate::selection::Selection { array: info.task.array, indexes: info.index.map(|index| (index, index)) };
         let (page, _) = source.page(&[selection], &[], None).await?;
         if let Some(newer) = page.into_iter().next() {
             info = newer;

@@ -215,7 +215,7 @@ async fn stop(client: &mut Client, array: ArrayId, decided: Decision, context: &
             let request = Request::Tasks { tasks: all_of(array), kinds: vec![TaskKind::Ready], after, limit: 1000 };
             let Reply::Tasks { tasks, next } = client.ask(request).await? else { break };
             waiting.extend(tasks.iter().filter_map(|info| {
-                let index = info.indexes.index(info.task.element)?;
+                let index = info.index?;
                 Some(crate::selection::Selection { array, indexes: Some((index, index)) })
             }));
             after = next;
@@ -242,7 +242,7 @@ async fn tell_failures(client: &mut Client, array: ArrayId, counts: &Counts, con
         other => return Err(unexpected(&other)),
     };
     for info in &failed {
-        let id = crate::selection::task_id(info.task, &info.indexes);
+        let id = info.id();
         let reason = crate::ui::words::escape(info.reason.as_deref().unwrap_or("failed"));
         let path = PathBuf::from(OsString::from_vec(info.stderr.to_vec()));
         let last = super::connect::tail(&path, 2000);

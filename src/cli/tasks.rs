@@ -10,7 +10,7 @@ use crate::error::Problem;
 use crate::runtime::control::{Reply, Request, TaskInfo};
 use crate::runtime::ids::TaskId;
 use crate::runtime::scheduler::Kind;
-use crate::selection::{Selection, task_id};
+use crate::selection::Selection;
 use crate::server::clock;
 use crate::ui::table::{Align, Table};
 use crate::ui::words::{duration, iso_time, size};
@@ -127,7 +127,7 @@ struct Line<'a> {
 fn line(info: &TaskInfo) -> Line<'_> {
     let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
     Line {
-        id: task_id(info.task, &info.indexes),
+        id: info.id(),
         name: &info.name,
         state: info.kind,
         reason: info.reason.as_deref(),
@@ -196,7 +196,7 @@ pub(super) fn run(args: &TasksArgs, context: &Context) -> Result<u8, Problem> {
     for info in &rows {
         let time = |ms: Option<u64>| ms.map_or("-".to_owned(), |ms| duration(Duration::from_millis(ms)));
         table.row([
-            task_id(info.task, &info.indexes),
+            info.id(),
             info.name.clone(),
             state_word(info.kind).to_owned(),
             info.node.clone().unwrap_or_else(|| "-".to_owned()),

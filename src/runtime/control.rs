@@ -1,7 +1,7 @@
 //! What a client asks of the server, over the unix socket or TLS, and what it is told.
 
 use super::ids::{ArrayId, TaskId};
-use super::protocol::{Indexes, Submission, Usage};
+use super::protocol::{Submission, Usage};
 use super::scheduler::{Counts, Kind};
 use crate::ledger::Job;
 use crate::selection::Selection;
@@ -185,8 +185,8 @@ pub struct Progress {
 pub struct TaskInfo {
     /// The task.
     pub task: TaskId,
-    /// Indexes of its submission.
-    pub indexes: Indexes,
+    /// Its index, when its submission is an array.
+    pub index: Option<u32>,
     /// Name of its submission.
     pub name: String,
     /// What it is doing.
@@ -289,6 +289,16 @@ pub struct Failure {
     pub name: String,
     /// How they ended.
     pub words: String,
+}
+
+impl TaskInfo {
+    /// Returns its id as users know it: `3.7`, or `3` for a single task.
+    pub fn id(&self) -> String {
+        match self.index {
+            Some(index) => format!("{}.{index}", self.task.array),
+            None => self.task.array.to_string(),
+        }
+    }
 }
 
 impl Request {

@@ -178,6 +178,17 @@ impl Indexes {
             Self::List(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
         }
     }
+    /// Whether these are indexes at all: a peer may say anything.
+    pub fn is_valid(&self) -> bool {
+        match self {
+            Self::Single => true,
+            Self::Range { first, count, step } => {
+                let last = count.checked_sub(1).and_then(|n| n.checked_mul(*step)).and_then(|n| first.checked_add(n));
+                *step > 0 && last.is_some()
+            }
+            Self::List(list) => !list.is_empty() && list.is_sorted_by(|one, next| one < next),
+        }
+    }
     /// Returns the index of a dense element; `None` for a single task.
     pub fn index(&self, element: u32) -> Option<u32> {
         match self {
@@ -396,6 +407,8 @@ pub struct WorkerHello {
     pub job: Option<JobName>,
     /// 128 random bits of this process, hex: the same after a reconnect.
     pub nonce: String,
+    /// How often it has said hello, this time included: one that was said before is not accepted again.
+    pub hellos: u32,
     /// The id an earlier server of this cluster gave it.
     pub id: Option<WorkerId>,
     /// Highest epoch it has obeyed; a server of an older one must step back.
@@ -507,6 +520,8 @@ pub enum ServerMessage {
         /// Seconds from TERM to KILL.
         grace_seconds: u64,
     },
+    /// Alive: the answer to each [`WorkerMessage::Heartbeat`], whatever the journal does.
+    Heartbeat,
     /// The walltime was changed or learned.
     TimeLeft {
         /// Seconds left.

@@ -29,6 +29,8 @@ pub const FRAME_BYTES_MAX: usize = 8 << 20;
 pub const CLIENT_FRAME_BYTES_MAX: usize = 60 << 20;
 /// Most messages in a frame.
 pub const FRAME_MESSAGES_MAX: usize = 65_536;
+/// Most maps and lists inside each other; deeper ones would need as much stack as a peer likes.
+const NESTING_MAX: usize = 32;
 const ALPN: &[u8] = b"dcluster/1";
 
 /// Who a peer is.
@@ -281,7 +283,11 @@ impl<T: Stream<Item = io::Result<bytes::BytesMut>> + Unpin> Receiver<T> {
 }
 
 /// Packs messages into frames of at most [`FRAME_BYTES_MAX`] bytes: halves the list until it fits.
-fn encode<M: Serialize>(messages: &[M]) -> io::Result<Vec<Bytes>> {
+///
+/// # Errors
+///
+/// If a message cannot be encoded.
+pub fn encode<M: Serialize>(messages: &[M]) -> io::Result<Vec<Bytes>> {
     let whole = rmp_serde::to_vec_named(messages).map_err(io::Error::other)?;
     if whole.len() <= FRAME_BYTES_MAX && messages.len() <= FRAME_MESSAGES_MAX {
         return Ok(vec![whole.into()]);
@@ -296,15 +302,42 @@ fn encode<M: Serialize>(messages: &[M]) -> io::Result<Vec<Bytes>> {
     Ok(frames)
 }
 
-fn decode<M: DeserializeOwned>(frame: &[u8]) -> io::Result<Vec<M>> {
-    let mut decoder = rmp_serde::Deserializer::from_read_ref(frame);
-    decoder.set_max_depth(32);
-    let messages: Vec<M> = serde::Deserialize::deserialize(&mut decoder)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    if messages.len() > FRAME_MESSAGES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "too many messages in a frame"));
+/// Takes a frame apart. A list that announces too many messages is refused before any of them is read.
+///
+/// # Errors
+///
+/// `InvalidData` when a bound is broken or the bytes are no messages of this kind.
+pub fn decode<M: DeserializeOwned>(frame: &[u8]) -> io::Result<Vec<M>> {
+    let refuse = |error: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidData, error);
+    // Only a list of this form, `array 32`, can be longer than 65,535.
+    if let [0xdd, length @ ..] = frame
+        && let Some(length) = length.first_chunk()
+        && u32::from_be_bytes(*length) as usize > FRAME_MESSAGES_MAX
+    {
+        return Err(refuse("too many messages in a frame".into()));
     }
-    Ok(messages)
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(frame);
+    // It refuses the level at which its count is used up.
+    decoder.set_max_depth(NESTING_MAX + 1);
+    serde::Deserialize::deserialize(&mut decoder).map_err(|error| refuse(error.into()))
+}
+
+/// Returns how many bytes a message has on the wire, without making them.
+pub fn encoded_size<M: Serialize>(message: &M) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be encoded will not be sent either.
+    let _ = rmp_serde::encode::write_named(&mut count, message);
+    count.0
 }
 
 #[cfg(test)]
@@ -361,11 +394,38 @@ mod tests {
 
     #[tokio::test]
     async fn frames_are_bounded() {
-        let (near, far) = tokio::io::duplex(1 << 20);
-        let mut sender = Channel::new(near, FRAME_BYTES_MAX);
-        let mut receiver = Channel::new(far, 64);
-        sender.send(&["x".repeat(65)]).await.expect("sent");
-        assert!(receiver.receive::<String>().await.is_err());
+        // A text of 70,000 bytes has a head of five, its list one of one.
+        for (text, fine) in [(FRAME_BYTES_MAX - 6, true), (FRAME_BYTES_MAX - 5, false)] {
+            let (near, far) = tokio::io::duplex(FRAME_BYTES_MAX + 100);
+            let mut sender = Channel::new(near, FRAME_BYTES_MAX + 1);
+            let mut receiver = Channel::new(far, FRAME_BYTES_MAX);
+            sender.send(&["x".repeat(text)]).await.expect("sent");
+            assert_eq!(receiver.receive::<String>().await.is_ok(), fine, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        /// A list in a list in a list …
+        fn nested(levels: usize) -> Vec<u8> {
+            let mut bytes = vec![0x91; levels];
+            bytes.push(0xc0);
+            bytes
+        }
+        // One level is the list of messages itself.
+        assert!(decode::<serde::de::IgnoredAny>(&nested(NESTING_MAX)).is_ok());
+        assert!(decode::<serde::de::IgnoredAny>(&nested(NESTING_MAX + 1)).is_err());
+        assert!(decode::<serde::de::IgnoredAny>(&nested(1 << 20)).is_err());
+    }
+
+    #[test]
+    fn messages_are_counted_before_they_are_read() {
+        for (count, fine) in [(FRAME_MESSAGES_MAX, true), (FRAME_MESSAGES_MAX + 1, false)] {
+            let list = rmp_serde::to_vec(&vec![0u8; count]).expect("list");
+            assert_eq!(decode::<u8>(&list).is_ok(), fine, "{count}");
+        }
+        // What is announced and does not come costs nothing.
+        assert!(decode::<u8>(&[0xdd, 0xff, 0xff, 0xff, 0xff]).is_err());
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 use super::Input;
 use super::core::{ConnectionId, Outgoing};
+use super::gate::{FIRST_BYTES_CROWDED, Gate, HANDSHAKE_CROWDED, PATIENCE, Place, Rationed};
+use super::peer::{FAREWELL, Mail, peer};
 use crate::cluster::Folder;
 use crate::config::spec::{BackendKind, Spec};
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{ClientHello, ClientMessage, ClientReply, ErrorKind, Reply};
-use crate::runtime::protocol::{PROTOCOL_VERSION, WorkerHello, WorkerMessage};
+use crate::runtime::protocol::{PROTOCOL_VERSION, ServerMessage, WorkerHello, WorkerMessage};
 use crate::runtime::transport::{CLIENT_FRAME_BYTES_MAX, Channel, FRAME_BYTES_MAX, Role, peer_role};
 use nix::unistd::Uid;
 use std::io;
@@ -18,20 +20,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
-/// Connections that have not proved who they are; more stay in the backlog.
-const STRANGERS_MAX: usize = 512;
-/// For the handshake, and again for the first message.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// For the handshake while more than half of the places for strangers are taken: idle ones must not keep
-/// workers out.
-const PATIENCE_CROWDED: Duration = Duration::from_secs(1);
+/// First frame of a client.
 const HELLO_BYTES_MAX: usize = 16 << 10;
 /// A worker that comes back says what it runs: more than a stranger may say, bounded all the same.
 const WORKER_HELLO_BYTES_MAX: usize = 4 << 20;
+/// Clients that are connected; one more is told the number.
+const CLIENTS_MAX: usize = 1024;
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -43,9 +41,10 @@ pub struct Reception {
     /// This server's epoch.
     pub epoch: u32,
     next: Arc<AtomicU64>,
-    strangers: Arc<Semaphore>,
+    gate: Gate,
     /// On the unix socket; no stranger on the network takes these places.
-    callers: Arc<Semaphore>,
+    callers: Gate,
+    clients: Arc<Semaphore>,
 }
 
 impl Reception {
@@ -56,8 +55,9 @@ impl Reception {
             cluster_id: cluster_id.into(),
             epoch,
             next: Arc::new(AtomicU64::new(1)),
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
-            callers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            gate: Gate::new(),
+            callers: Gate::new(),
+            clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
         }
     }
 
@@ -66,11 +66,11 @@ impl Reception {
     }
 
     /// Accepts TLS connections until the server ends.
-    pub async fn serve_tls(self, listener: TcpListener, acceptor: TlsAcceptor) {
+    pub async fn serve_tls(self, listener: TcpListener, config: Arc<rustls::ServerConfig>) {
         loop {
-            let Ok(permit) = Arc::clone(&self.strangers).acquire_owned().await else { return };
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let place = self.gate.enter().await;
+            let (stream, from) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors: the ones in use will be closed.
                     tracing::warn!(%error, "cannot accept");
@@ -78,17 +78,12 @@ impl Reception {
                     continue;
                 }
             };
-            let (reception, acceptor) = (self.clone(), acceptor.clone());
-            let crowded = self.strangers.available_permits() < STRANGERS_MAX / 2;
-            let patience = if crowded { PATIENCE_CROWDED } else { PATIENCE };
+            let (reception, config) = (self.clone(), Arc::clone(&config));
             tokio::spawn(async move {
-                let greeted = timeout(patience, reception.greet_tls(stream, acceptor)).await;
-                let (role, channel) = match greeted {
-                    Ok(Ok(greeted)) => greeted,
-                    Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
-                    Err(_) => return tracing::debug!("handshake took too long"),
-                };
-                reception.admit(role, channel, permit).await;
+                match reception.greet_tls(stream, from.ip(), config).await {
+                    Ok((role, channel)) => reception.admit(role, channel, place).await,
+                    Err(error) => tracing::debug!(%error, "handshake failed"),
+                }
             });
         }
     }
@@ -96,19 +91,29 @@ impl Reception {
     async fn greet_tls(
         &self,
         stream: TcpStream,
-        acceptor: TlsAcceptor,
-    ) -> io::Result<(Role, Channel<tokio_rustls::server::TlsStream<TcpStream>>)> {
+        from: IpAddr,
+        config: Arc<rustls::ServerConfig>,
+    ) -> io::Result<(Role, Channel<tokio_rustls::server::TlsStream<Rationed<TcpStream>>>)> {
         stream.set_nodelay(true)?;
-        let stream = acceptor.accept(stream).await?;
+        keep_alive(&stream)?;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "handshake took too long");
+        let first = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), Rationed::new(stream));
+        let greeted = self.gate.wait(FIRST_BYTES_CROWDED, first).await.ok_or_else(late)??;
+        let handshake = async {
+            let _turn = self.gate.turn(from).await;
+            greeted.into_stream(config).await
+        };
+        let mut stream = self.gate.wait(HANDSHAKE_CROWDED, handshake).await.ok_or_else(late)??;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let role = peer_role(chain, &self.cluster_id).ok_or_else(|| io::Error::other("no role in this cluster"))?;
+        stream.get_mut().0.lift();
         Ok((role, Channel::new(stream, HELLO_BYTES_MAX)))
     }
 
     /// Accepts connections on the unix socket, from processes of the same user only.
     pub async fn serve_unix(self, listener: UnixListener) {
         loop {
-            let Ok(permit) = Arc::clone(&self.callers).acquire_owned().await else { return };
+            let place = self.callers.enter().await;
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
@@ -117,23 +122,18 @@ impl Reception {
             tokio::spawn(async move {
                 let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == Uid::effective().as_raw());
                 if ours {
-                    reception.admit(Role::Client, Channel::new(stream, HELLO_BYTES_MAX), permit).await;
+                    reception.admit(Role::Client, Channel::new(stream, HELLO_BYTES_MAX), place).await;
                 }
             });
         }
     }
 
-    async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
-        self,
-        role: Role,
-        mut channel: Channel<S>,
-        permit: tokio::sync::OwnedSemaphorePermit,
-    ) {
+    async fn admit<S: AsyncRead + AsyncWrite + Unpin>(self, role: Role, mut channel: Channel<S>, place: Place) {
         let connection = self.number();
         let ended = match role {
             Role::Client => {
                 let hello = timeout(PATIENCE, channel.receive::<ClientMessage>()).await;
-                drop(permit);
+                drop(place);
                 match hello {
                     Ok(Ok(Some(messages))) => self.talk_to_client(connection, channel, messages).await,
                     _ => Ok(()),
@@ -142,7 +142,7 @@ impl Reception {
             Role::Worker => {
                 channel.allow(WORKER_HELLO_BYTES_MAX);
                 let hello = timeout(PATIENCE, channel.receive::<WorkerMessage>()).await;
-                drop(permit);
+                drop(place);
                 match hello {
                     Ok(Ok(Some(messages))) => self.talk_to_worker(connection, channel, messages).await,
                     _ => Ok(()),
@@ -172,11 +172,19 @@ impl Reception {
             let reply = Reply::Error { kind: ErrorKind::Usage, what, fix: None };
             return channel.send(&[ClientReply::Reply { id: 0, reply: Box::new(reply) }]).await;
         }
+        let Ok(_client) = Arc::clone(&self.clients).try_acquire_owned() else {
+            let reply = Reply::Error {
+                kind: ErrorKind::TryAgain,
+                what: format!("the server has {CLIENTS_MAX} clients, and takes no more"),
+                fix: Some("end some of the dcluster commands that wait".to_owned()),
+            };
+            return channel.send(&[ClientReply::Reply { id: 0, reply: Box::new(reply) }]).await;
+        };
         channel.allow(CLIENT_FRAME_BYTES_MAX);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         channel.send(&[ClientReply::Welcome { epoch: self.epoch, version }]).await?;
-        let (sender, outgoing) = mpsc::unbounded_channel();
-        self.say(Input::Client(connection, sender)).await?;
+        let (peer, mail, dismissed) = peer();
+        self.say(Input::Client(connection, peer)).await?;
         let requests = |messages: Vec<ClientMessage>| {
             messages.into_iter().filter_map(|message| match message {
                 ClientMessage::Request { id, request } => Some(Input::Request(connection, id, request)),
@@ -187,13 +195,11 @@ impl Reception {
             self.say(request).await?;
         }
         let (mut to, mut from) = channel.split();
-        let write = async move {
-            write_all(outgoing, &mut to, |message| match message {
-                Outgoing::Client(reply) => Some(reply),
-                Outgoing::Worker(_) => None,
-            })
-            .await
-        };
+        let silent = Notify::new();
+        let write = write_all(mail, &mut to, &silent, None, |message| match message {
+            Outgoing::Client(reply) => Some(reply),
+            Outgoing::Worker(_) => None,
+        });
         let read = async {
             while let Some(messages) = from.receive::<ClientMessage>().await? {
                 for request in requests(messages) {
@@ -202,7 +208,7 @@ impl Reception {
             }
             Ok(())
         };
-        tokio::select! { ended = write => ended, ended = read => ended }
+        tokio::select! { ended = write => ended, ended = read => ended, () = farewell(dismissed) => Ok(()) }
     }
 
     async fn talk_to_worker<S: AsyncRead + AsyncWrite + Unpin>(
@@ -214,27 +220,30 @@ impl Reception {
         let mut messages = first.into_iter();
         let Some(WorkerMessage::Hello(hello)) = messages.next() else { return Ok(()) };
         channel.allow(FRAME_BYTES_MAX);
-        let (sender, outgoing) = mpsc::unbounded_channel();
-        self.say(Input::Worker(connection, Box::new(hello), sender)).await?;
+        let (peer, mail, dismissed) = peer();
+        self.say(Input::Worker(connection, Box::new(hello), peer)).await?;
         let rest: Vec<WorkerMessage> = messages.collect();
         if !rest.is_empty() {
             self.say(Input::FromWorker(connection, rest)).await?;
         }
         let (mut to, mut from) = channel.split();
-        let write = async move {
-            write_all(outgoing, &mut to, |message| match message {
-                Outgoing::Worker(message) => Some(message),
-                Outgoing::Client(_) => None,
-            })
-            .await
-        };
+        // Answered here and not by the core, whose words wait for the disk: a worker whose server is alive must
+        // not think it gone.
+        let heartbeat = Notify::new();
+        let write = write_all(mail, &mut to, &heartbeat, Some(ServerMessage::Heartbeat), |message| match message {
+            Outgoing::Worker(message) => Some(message),
+            Outgoing::Client(_) => None,
+        });
         let read = async {
             while let Some(messages) = from.receive::<WorkerMessage>().await? {
+                if messages.contains(&WorkerMessage::Heartbeat) {
+                    heartbeat.notify_one();
+                }
                 self.say(Input::FromWorker(connection, messages)).await?;
             }
             Ok(())
         };
-        tokio::select! { ended = write => ended, ended = read => ended }
+        tokio::select! { ended = write => ended, ended = read => ended, () = farewell(dismissed) => Ok(()) }
     }
 
     async fn say(&self, input: Input) -> io::Result<()> {
@@ -242,23 +251,50 @@ impl Reception {
     }
 }
 
-/// Writes what the core sends, many messages to a frame; ends, after a goodbye on the wire, when the
-/// core drops its sender.
+/// Writes what the core sends, many messages to a frame, and `answer` whenever there is `notice`; ends, after
+/// a goodbye on the wire, when the core drops its [`Peer`](super::peer::Peer).
 async fn write_all<K, M>(
-    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    mut mail: Mail,
     to: &mut crate::runtime::transport::Sender<K>,
+    notice: &Notify,
+    answer: Option<M>,
     pick: impl Fn(Outgoing) -> Option<M>,
 ) -> io::Result<()>
 where
     K: futures_util::Sink<bytes::Bytes, Error = io::Error> + Unpin,
     M: serde::Serialize,
 {
-    let mut batch = Vec::new();
-    while outgoing.recv_many(&mut batch, 4096).await > 0 {
-        let messages: Vec<M> = batch.drain(..).filter_map(&pick).collect();
+    loop {
+        let messages: Vec<M> = tokio::select! {
+            batch = mail.next() => {
+                if batch.is_empty() {
+                    return to.close().await;
+                }
+                batch.into_iter().filter_map(&pick).collect()
+            }
+            () = notice.notified() => {
+                to.send(answer.as_slice()).await?;
+                continue;
+            }
+        };
         to.send(&messages).await?;
     }
-    to.close().await
+}
+
+/// A peer that was dismissed and does not take what was said last is not waited for.
+async fn farewell(dismissed: tokio::sync::oneshot::Receiver<()>) {
+    let _ = dismissed.await;
+    tokio::time::sleep(FAREWELL).await;
+}
+
+/// A client whose host vanished is noticed by the kernel; workers have heartbeats.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &15)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &4)?;
+    Ok(())
 }
 
 /// The hello of a worker is checked by the core.
@@ -357,3 +393,7 @@ fn interfaces() -> Vec<String> {
     names.dedup();
     names
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

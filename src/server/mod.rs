@@ -5,16 +5,19 @@ pub mod clock;
 pub mod core;
 mod driver;
 pub mod events;
+mod gate;
 pub mod listen;
 pub mod log;
 mod outbox;
+pub mod peer;
 pub mod record;
 mod takeover;
 mod writer;
 
-use self::core::{ConnectionId, Core, CoreOptions, Done, Outgoing, Output};
+use self::core::{ConnectionId, Core, CoreOptions, Done, Outgoing, Output, Turn};
 use self::events::EventFile;
 use self::outbox::{Outbox, Release};
+use self::peer::Peer;
 use self::record::Record;
 use self::writer::{FromJournal, ToJournal, Writer};
 use crate::backends::{self, Backend};
@@ -27,13 +30,12 @@ use crate::runtime::lease::LeaseState;
 use crate::runtime::protocol::{WorkerHello, WorkerMessage};
 use crate::runtime::transport::server_config;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 
 /// From connections and backend calls to the core; a full queue slows readers down, nothing is lost.
 const INPUTS_MAX: usize = 1024;
@@ -48,9 +50,9 @@ const RESTLESS_TICK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub enum Input {
     /// A client has greeted.
-    Client(ConnectionId, mpsc::UnboundedSender<Outgoing>),
+    Client(ConnectionId, Peer),
     /// A worker has greeted.
-    Worker(ConnectionId, Box<WorkerHello>, mpsc::UnboundedSender<Outgoing>),
+    Worker(ConnectionId, Box<WorkerHello>, Peer),
     /// A client asks.
     Request(ConnectionId, u32, Box<Request>),
     /// A worker reports.
@@ -133,6 +135,9 @@ pub fn run(options: &ServerOptions) -> Result<(), Problem> {
     // A core dump would hold keys. The soft limit only: jobs started from here get it back.
     let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE)
         .and_then(|(_, hard)| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, hard));
+    // A connection takes a descriptor, and many systems begin with 1,024. Jobs get the limit back from env.sh.
+    let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -207,7 +212,7 @@ struct Server {
     core: Core,
     outbox: Outbox,
     output: Output,
-    connections: BTreeMap<ConnectionId, mpsc::UnboundedSender<Outgoing>>,
+    connections: BTreeMap<ConnectionId, Peer>,
     inputs: mpsc::Receiver<Input>,
     to_self: mpsc::Sender<Input>,
     to_journal: std::sync::mpsc::Sender<ToJournal>,
@@ -217,6 +222,8 @@ struct Server {
     events: EventFile,
     /// Last turn with records, and the last that is durable.
     written: u64,
+    /// Bytes of each turn that the journal has not said to be durable.
+    unwritten: VecDeque<(Turn, usize)>,
     durable: u64,
     turn: u64,
     /// Clients that wait for the end, once the core says that nothing is left.
@@ -280,11 +287,11 @@ impl Server {
             .map_err(|error| Problem::new(Kind::Internal, "cannot start a thread").says(error.to_string()))?;
 
         let (to_self, inputs) = mpsc::channel(INPUTS_MAX);
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let tls = Arc::new(tls);
         let reception = listen::Reception::new(to_self.clone(), &identity.id, epoch);
         let (listeners, addresses) = listen::bind_tcp(&spec).await?;
         for listener in listeners {
-            tokio::spawn(reception.clone().serve_tls(listener, acceptor.clone()));
+            tokio::spawn(reception.clone().serve_tls(listener, Arc::clone(&tls)));
         }
         match listen::bind_unix(&folder) {
             Ok(listener) => {
@@ -314,6 +321,7 @@ impl Server {
             folder: folder.path().to_owned(),
             events,
             written: 0,
+            unwritten: VecDeque::new(),
             durable: turn,
             turn,
             closing: None,
@@ -400,6 +408,7 @@ impl Server {
         match message {
             FromJournal::Durable(turn, sequence) => {
                 self.durable = turn;
+                self.count_unwritten();
                 self.core.on_durable(turn, sequence, &mut self.output);
             }
             FromJournal::Trouble(what) => self.core.on_journal(Some(what), now, &mut self.output),
@@ -440,10 +449,19 @@ impl Server {
 
     fn write_records(&mut self) {
         if !self.output.records.is_empty() {
-            let records = self.output.records.drain(..).map(|record| record.encode()).collect();
+            let records: Vec<Vec<u8>> = self.output.records.drain(..).map(|record| record.encode()).collect();
             self.written = self.turn;
+            self.unwritten.push_back((self.turn, records.iter().map(Vec::len).sum()));
+            self.count_unwritten();
             self.tell_journal(ToJournal::Write(self.turn, records));
         }
+    }
+
+    fn count_unwritten(&mut self) {
+        while self.unwritten.front().is_some_and(|(turn, _)| *turn <= self.durable) {
+            self.unwritten.pop_front();
+        }
+        self.core.on_journal_queue(self.unwritten.iter().map(|(_, bytes)| bytes).sum());
     }
 
     fn flush(&mut self) {
@@ -455,9 +473,11 @@ impl Server {
         for release in self.outbox.release(durable) {
             match release {
                 Release::Send(connection, message) => {
-                    if let Some(sender) = self.connections.get(&connection) {
-                        // A peer that is gone will be reported as disconnected.
-                        let _ = sender.send(message);
+                    if let Some(peer) = self.connections.get(&connection)
+                        && peer.send(message).is_err()
+                    {
+                        tracing::warn!(connection = connection.0, "a peer does not read: disconnected");
+                        self.connections.remove(&connection);
                     }
                 }
                 Release::Close(connection) => {
@@ -485,9 +505,9 @@ impl Server {
     /// Answers those who asked for the end, and ends.
     async fn say_closed(mut self) -> Result<(), Problem> {
         for (connection, id) in self.closing.take().unwrap_or_default() {
-            if let Some(sender) = self.connections.get(&connection) {
+            if let Some(peer) = self.connections.get(&connection) {
                 let reply = Reply::Left { jobs: Vec::new(), closed: true };
-                let _ = sender.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
+                let _ = peer.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
             }
         }
         // Nobody is to be sent to an address that is nobody's any more.

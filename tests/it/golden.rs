@@ -12,7 +12,9 @@ use dcluster::runtime::disk::RealDisk;
 use dcluster::runtime::ids::{ArrayId, JobName, JobSeq, NativeId, TaskId, WorkerId};
 use dcluster::runtime::journal::{Journal, Limits, Position, recover};
 use dcluster::runtime::lease::{Claim, Holder, Lease, ServerState, claim, newest_claim, read_claim, read_lease};
-use dcluster::runtime::protocol::{Body, Command, Indexes, Outcome, Output, Request, Submission, TaskRef, Usage};
+use dcluster::runtime::protocol::{
+    Body, Command, Gpus, Indexes, Needs, Outcome, Output, Request, Submission, TaskRef, Usage,
+};
 use dcluster::runtime::scheduler::End;
 use dcluster::server::record::{Detail, Record};
 use std::collections::BTreeMap;
@@ -48,11 +50,18 @@ fn submission() -> Submission {
         stdout: Output::File("out.{id}".into()),
         stderr: Output::SameAsStdout,
         time_limit_seconds: Some(3600),
-        request: Request {
-            cores: 4,
-            memory_bytes: 8 << 30,
-            gpus: 1,
-            counters: BTreeMap::from([("licence".to_owned(), 2)]),
+        needs: Needs {
+            variants: vec![
+                Request {
+                    cores: 4,
+                    memory_bytes: 8 << 30,
+                    gpus: Gpus(0),
+                    counters: BTreeMap::from([("licence".to_owned(), 2)]),
+                    compact: true,
+                },
+                Request { gpus: Gpus(500), ..Request::default() },
+            ],
+            nodes: 1,
         },
         indexes: Indexes::Range { first: 1, count: 10_000, step: 2 },
         umask: 0o022,

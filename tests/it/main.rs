@@ -7,8 +7,10 @@ mod docs;
 mod fake_worker;
 mod golden;
 mod harness;
+mod hostile;
 mod journal_crash;
 mod local_backend;
+mod peers;
 mod security;
 mod shapes;
 #[path = "../support/simdisk.rs"]

@@ -48,6 +48,9 @@ use workers::Fleet;
 /// Milliseconds on the caller's monotonic clock.
 pub type Millis = u64;
 
+/// Distinct requests; the time to place a task grows with their number.
+pub const CLASSES_MAX: usize = 4_096;
+
 /// What the scheduler needs to know of a submission.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -255,8 +258,6 @@ pub enum End {
 
 /// Variants of what a task needs.
 pub const VARIANTS_MAX: u8 = 16;
-/// Distinct needs in a cluster.
-pub const CLASSES_MAX: usize = 4096;
 
 /// Why a submission is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -282,6 +283,9 @@ pub enum SubmitError {
     /// Nothing of it may ever run.
     #[error("at least one task of a submission must be allowed to run at a time")]
     NoneAtOnce,
+    /// One more distinct request.
+    #[error("the tasks of a cluster make at most {CLASSES_MAX} distinct requests (resources and time)")]
+    TooManyRequests,
     /// It depends on a submission that does not exist.
     #[error("there is no task {0} to wait for")]
     UnknownArray(ArrayId),

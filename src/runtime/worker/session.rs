@@ -6,6 +6,7 @@
 //! - no run is started twice (run ids only grow, so the highest one seen decides);
 //! - a run that waits for room starts when one of its line ends, in order (`line`);
 //! - nothing is started once draining has begun;
+//! - a server that is silent for three heartbeats is left: its host may be gone without a word;
 //! - without a server for the orphan timeout the worker ends its tasks and itself, so that the server
 //!   may run them elsewhere.
 //!
@@ -41,6 +42,12 @@ const ORPHAN_GRACE_CAP: Millis = 20_000;
 
 /// A start is told when it is so old and the run is not over.
 const STARTED_AFTER: Millis = 20;
+/// A server that has not welcomed the worker after this long is left; it waits for its disk before it does.
+const WELCOME_PATIENCE: Millis = 60_000;
+/// Heartbeats that a server may leave unanswered.
+const HEARTBEATS_MISSED_MAX: Millis = 3;
+/// Seconds between heartbeats, whatever a server asks for.
+const HEARTBEAT_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
 /// Exit code of a worker that lost its server (`EX_TEMPFAIL`).
 const EXIT_ORPHAN: i32 = 75;
@@ -109,12 +116,15 @@ struct Leaving {
 pub struct Session {
     options: SessionOptions,
     id: Option<WorkerId>,
+    hellos: u32,
     epoch: u32,
     recorded: u64,
     connection: Connection,
     backoff: Backoff,
     heartbeat: Millis,
     heartbeat_at: Millis,
+    /// When the server was last heard, or the connection made.
+    heard_at: Millis,
     orphan_timeout: Millis,
     /// Set while no server has welcomed the worker.
     orphan_at: Option<Millis>,
@@ -141,12 +151,14 @@ impl Session {
     pub fn new(options: SessionOptions, now: Millis) -> Self {
         Self {
             id: None,
+            hellos: 0,
             epoch: 0,
             recorded: 0,
             connection: Connection::Waiting(now),
             backoff: Backoff::new(options.seed),
             heartbeat: 0,
             heartbeat_at: 0,
+            heard_at: 0,
             orphan_timeout: options.orphan_timeout,
             orphan_at: Some(now.saturating_add(options.orphan_timeout)),
             walltime_ends_at: options.walltime_left.map(|left| now.saturating_add(left)),
@@ -182,7 +194,8 @@ impl Session {
             self.walltime_ends_at.filter(|_| !self.walltime_interrupted).map(|end| end.saturating_sub(WALLTIME_LEAD));
         let connection = match self.connection {
             Connection::Waiting(at) => Some(at),
-            Connection::Welcomed { .. } => Some(self.heartbeat_at),
+            Connection::Welcomed { .. } => Some(self.heartbeat_at.min(self.silent_at())),
+            Connection::Greeting { .. } => Some(self.silent_at()),
             _ => None,
         };
         let leave_by = self.leaving.as_ref().map(|leaving| leaving.by);
@@ -196,6 +209,8 @@ impl Session {
             return Vec::new();
         }
         self.connection = Connection::Greeting { said_draining: self.draining };
+        self.heard_at = now;
+        self.hellos = self.hellos.saturating_add(1);
         // A run whose end is not recorded is one the server still expects here; if it were missing
         // the server would run the task again before it reads the outcome.
         let unrecorded = self.unrecorded.values().map(|report| HeldRun {
@@ -215,6 +230,7 @@ impl Session {
             version: self.options.version.clone(),
             job: self.options.job.clone(),
             nonce: self.options.nonce.clone(),
+            hellos: self.hellos,
             id: self.id,
             epoch: self.epoch,
             recorded: self.recorded,
@@ -252,6 +268,7 @@ impl Session {
         if self.left {
             return Vec::new();
         }
+        self.heard_at = now;
         match (&self.connection, message) {
             (Connection::Greeting { said_draining }, ServerMessage::Welcome(welcome)) => {
                 let said_draining = *said_draining;
@@ -364,6 +381,13 @@ impl Session {
                 self.connection = Connection::Dialing;
                 actions.push(WorkerAction::Dial);
             }
+            Connection::Greeting { .. } | Connection::Welcomed { .. } if self.silent_at() <= now => {
+                self.connection = Connection::Rejected;
+                // The server counts from when it last heard us, not from when we noticed.
+                self.orphan_at.get_or_insert(self.heard_at.saturating_add(self.orphan_timeout));
+                let reason = "the server is silent";
+                actions.push(WorkerAction::Disconnect { reason });
+            }
             Connection::Welcomed { .. } if self.heartbeat_at <= now => {
                 self.heartbeat_at = now.saturating_add(self.heartbeat);
                 actions.push(WorkerAction::Send(WorkerMessage::Heartbeat));
@@ -371,6 +395,15 @@ impl Session {
             _ => {}
         }
         actions
+    }
+
+    /// When the server counts as gone, unless it says something.
+    fn silent_at(&self) -> Millis {
+        let patience = match self.connection {
+            Connection::Welcomed { .. } => HEARTBEATS_MISSED_MAX * self.heartbeat,
+            _ => WELCOME_PATIENCE,
+        };
+        self.heard_at.saturating_add(patience)
     }
 
     fn on_welcome(&mut self, welcome: Welcome, said_draining: bool, now: Millis) -> Vec<WorkerAction> {
@@ -381,7 +414,7 @@ impl Session {
         }
         self.id = Some(welcome.id);
         self.epoch = welcome.epoch;
-        self.heartbeat = welcome.heartbeat_seconds.clamp(1, 300) * 1000;
+        self.heartbeat = welcome.heartbeat_seconds.clamp(*HEARTBEAT_SECONDS.start(), *HEARTBEAT_SECONDS.end()) * 1000;
         self.heartbeat_at = now.saturating_add(self.heartbeat);
         self.orphan_timeout = welcome.orphan_timeout_seconds.max(1).saturating_mul(1000);
         self.orphan_at = None;
@@ -451,7 +484,7 @@ impl Session {
                 self.on_tick(now)
             }
             ServerMessage::Refused { reason } => self.leave(0, format!("the server dismissed this worker: {reason}")),
-            ServerMessage::Welcome(_) => Vec::new(),
+            ServerMessage::Welcome(_) | ServerMessage::Heartbeat => Vec::new(),
         }
     }
 

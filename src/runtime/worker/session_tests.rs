@@ -193,7 +193,9 @@ fn a_walltime_drains_then_interrupts_then_leaves() {
     let mut seen = vec![];
     while let Some(now) = session.next_tick() {
         for action in session.on_tick(now) {
-            if action != WorkerAction::Send(WorkerMessage::Heartbeat) {
+            if action == WorkerAction::Send(WorkerMessage::Heartbeat) {
+                session.on_message(ServerMessage::Heartbeat, now);
+            } else {
                 seen.push((now, action));
             }
         }
@@ -336,6 +338,7 @@ impl Model {
             WorkerMessage::Goodbye => {
                 assert!(self.processes.is_empty() && self.owed.is_empty());
             }
+            WorkerMessage::Heartbeat if self.random.u8(..) < 200 => self.hear(ServerMessage::Heartbeat),
             WorkerMessage::Started { .. } | WorkerMessage::Heartbeat => {}
         }
     }
@@ -540,4 +543,46 @@ fn a_worker_with_guests_stays_while_it_drains() {
     assert_eq!(session.on_message(ServerMessage::Drain, 1), [DRAINING]);
     let left = session.on_message(ServerMessage::Guest { run: RunId(9), here: false }, 2);
     assert_eq!(left, [GOODBYE, leave(0, "drained")]);
+}
+
+#[test]
+fn a_silent_server_is_left_after_three_heartbeats() {
+    let mut session = welcomed();
+    let at = |at: u64| at * 1000;
+    for second in [5, 10] {
+        assert_eq!(session.on_tick(at(second)), [WorkerAction::Send(WorkerMessage::Heartbeat)]);
+        assert_eq!(session.on_message(ServerMessage::Heartbeat, at(second)), []);
+    }
+    assert_eq!(session.next_tick(), Some(at(15)));
+    for second in [15, 20] {
+        assert_eq!(session.on_tick(at(second)), [WorkerAction::Send(WorkerMessage::Heartbeat)]);
+    }
+    // Last heard at 10 s.
+    assert_eq!(session.on_tick(at(25) - 1), []);
+    assert_eq!(session.next_tick(), Some(at(25)));
+    assert_eq!(session.on_tick(at(25)), [WorkerAction::Disconnect { reason: "the server is silent" }]);
+    session.on_disconnected(at(25));
+    // It is an orphan since it heard nothing, not since it noticed: the server counts from there, too.
+    assert_eq!(session.orphan_at, Some(at(610)));
+}
+
+#[test]
+fn a_server_that_does_not_welcome_is_left() {
+    let mut session = Session::new(options(1), 0);
+    session.on_tick(0);
+    session.on_connected(100);
+    assert_eq!(session.on_tick(60_099), []);
+    assert_eq!(session.on_tick(60_100), [WorkerAction::Disconnect { reason: "the server is silent" }]);
+}
+
+#[test]
+fn the_heartbeat_that_a_server_asks_for_is_clamped() {
+    for (asked, seconds) in [(0, 1), (1, 1), (2, 2), (300, 300), (301, 300), (u64::MAX, 300)] {
+        let mut session = Session::new(options(1), 0);
+        session.on_tick(0);
+        session.on_connected(0);
+        let ServerMessage::Welcome(welcome) = welcome(1) else { panic!("a welcome") };
+        session.on_message(ServerMessage::Welcome(Welcome { heartbeat_seconds: asked, ..welcome }), 0);
+        assert_eq!(session.next_tick(), Some(seconds * 1000), "{asked}");
+    }
 }

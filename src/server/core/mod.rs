@@ -119,6 +119,8 @@ struct Worker {
     node: String,
     capacity: Capacity,
     connection: Option<ConnectionId>,
+    /// How often it has said hello.
+    hellos: u32,
     draining: bool,
     joined: Turn,
     heard_at: u64,
@@ -181,6 +183,8 @@ pub struct Core {
     nodes: BTreeMap<WorkerId, String>,
     connections: BTreeMap<ConnectionId, WorkerId>,
     next_worker: WorkerId,
+    /// Nonces of workers that said goodbye: their processes have ended.
+    departed: BTreeSet<String>,
     running_since: BTreeMap<TaskId, (WorkerId, u64)>,
     unrecorded: VecDeque<(Turn, ConnectionId, RunId)>,
     waits: Vec<Wait>,
@@ -193,6 +197,8 @@ pub struct Core {
     sequence: u64,
     journal_trouble: Option<String>,
     longest_turn: Duration,
+    /// Bytes that wait to be written.
+    journal_queue: usize,
     awaited: BTreeSet<WorkerId>,
     used: Usage,
     failures: BTreeMap<(ArrayId, String), u64>,
@@ -236,6 +242,7 @@ impl Core {
             nodes: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_worker: WorkerId(1),
+            departed: BTreeSet::new(),
             running_since: BTreeMap::new(),
             unrecorded: VecDeque::new(),
             waits: Vec::new(),
@@ -248,6 +255,7 @@ impl Core {
             sequence: 0,
             journal_trouble: None,
             longest_turn: Duration::ZERO,
+            journal_queue: 0,
             awaited: BTreeSet::new(),
             used: Usage::default(),
             failures: BTreeMap::new(),
@@ -328,6 +336,11 @@ impl Core {
             let message = ServerMessage::Recorded { runs, sequence: self.sequence };
             out.sends.push((connection, 0, Outgoing::Worker(message)));
         }
+    }
+
+    /// So many bytes wait to be written.
+    pub fn on_journal_queue(&mut self, bytes: usize) {
+        self.journal_queue = bytes;
     }
 
     /// The journal cannot be written (`Some`), or can again. What was being accepted is given back: nothing

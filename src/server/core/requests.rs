@@ -1,6 +1,7 @@
 //! What clients ask for.
 
 use super::{Array, ConnectionId, Core, EventLine, Output, Wait, reply};
+use crate::config::values::JOBS_MAX;
 use crate::ledger::Moment;
 use crate::runtime::control::{ErrorKind, Progress, Reply, Request};
 use crate::runtime::ids::ArrayId;
@@ -20,6 +21,10 @@ const NAME_BYTES_MAX: usize = 255;
 const DEPENDENCIES_MAX: usize = 100_000;
 const TASKS_MAX: u64 = 100_000_000;
 const REQUEST_KINDS_MAX: usize = 64;
+/// What a client makes up to send a submission twice: 128 bits in hex, with room.
+const KEY_BYTES_MAX: usize = 64;
+/// Bytes that may wait to be written before no new work is accepted.
+const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 const WAIT_MAX: u64 = 60_000;
 
 fn usage(what: impl Into<String>) -> Reply {
@@ -35,6 +40,22 @@ impl Core {
             {
                 let refusal = self.refusal(trouble);
                 out.sends.push((connection, 0, reply(id, refusal)));
+                return;
+            }
+            if self.journal_queue > JOURNAL_QUEUE_BYTES_MAX
+                && !matches!(request, Request::Down { .. } | Request::Cancel { .. })
+            {
+                let answer = Reply::Error {
+                    kind: ErrorKind::TryAgain,
+                    what: format!(
+                        "the disk of {} is slow: {} MiB wait to be written, and no new work is accepted at more than {}",
+                        self.options.folder.display(),
+                        self.journal_queue >> 20,
+                        JOURNAL_QUEUE_BYTES_MAX >> 20
+                    ),
+                    fix: Some("try again in a moment".to_owned()),
+                };
+                out.sends.push((connection, 0, reply(id, answer)));
                 return;
             }
             if self.stopped && !matches!(request, Request::Down { .. } | Request::Cancel { .. }) {
@@ -92,6 +113,9 @@ impl Core {
                     return;
                 }
             },
+            Request::Scale { jobs } if jobs > JOBS_MAX => {
+                usage(format!("a cluster has at most {JOBS_MAX} jobs, not {jobs}"))
+            }
             Request::Scale { jobs } => {
                 self.ledger.scale(jobs, now);
                 out.records.push(Record::Scaled { jobs, reached: false });
@@ -117,6 +141,9 @@ impl Core {
     ) -> Result<ArrayId, Reply> {
         if let Some(array) = self.keys.get(&key) {
             return Ok(*array);
+        }
+        if key.len() > KEY_BYTES_MAX {
+            return Err(usage(format!("a key has at most {KEY_BYTES_MAX} bytes, not {}", key.len())));
         }
         self.check_submission(&submission).map_err(usage)?;
         let shape = shape_of(&submission);
@@ -163,11 +190,11 @@ impl Core {
         if count > ARRAY_MAX {
             return Err(format!("an array has at most {ARRAY_MAX} elements, not {count}"));
         }
-        let totals = self.scheduler.totals();
-        let there = totals.unfinished() + totals.finished + totals.failed + totals.cancelled;
-        if there + count > TASKS_MAX {
-            return Err(format!("a cluster holds at most {TASKS_MAX} tasks; it has {there}"));
+        if !body.indexes.is_valid() {
+            return Err("the indexes of an array are 0 to 4294967295, in order and each once".to_owned());
         }
+        let totals = self.scheduler.totals();
+        check_room(totals.unfinished() + totals.finished + totals.failed + totals.cancelled, count)?;
         if body.name.len() > NAME_BYTES_MAX || body.name.chars().any(char::is_control) {
             return Err(format!("a name has at most {NAME_BYTES_MAX} bytes and no control characters"));
         }
@@ -203,8 +230,11 @@ impl Core {
         {
             return Err(format!("an argument has {} bytes; the system allows {ARGUMENT_BYTES_MAX}", long.len()));
         }
-        let environment: usize = body.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-        let total = environment + words.iter().map(|word| word.len() + 1).sum::<usize>();
+        let variables = || body.env.iter().map(|(name, value)| name.len() + value.len() + 2);
+        if let Some(long) = variables().find(|bytes| *bytes > ARGUMENT_BYTES_MAX) {
+            return Err(format!("an environment variable has {long} bytes; the system allows {ARGUMENT_BYTES_MAX}"));
+        }
+        let total = variables().sum::<usize>() + words.iter().map(|word| word.len() + 1).sum::<usize>();
         if total > COMMAND_BYTES_MAX {
             return Err(format!("arguments and environment have {total} bytes together; at most {COMMAND_BYTES_MAX}"));
         }
@@ -271,6 +301,13 @@ impl Core {
     }
 }
 
+fn check_room(there: u64, count: u64) -> Result<(), String> {
+    if there + count > TASKS_MAX {
+        return Err(format!("a cluster holds at most {TASKS_MAX} tasks; it has {there}"));
+    }
+    Ok(())
+}
+
 /// Returns what the scheduler needs to know of a submission.
 pub(super) fn shape_of(submission: &Submission) -> Shape {
     Shape {
@@ -278,8 +315,12 @@ pub(super) fn shape_of(submission: &Submission) -> Shape {
         needs: submission.body.needs.clone(),
         priority: submission.priority,
         retries: submission.retries,
-        time_request: submission.time_request_seconds.map(|seconds| seconds * 1000),
+        time_request: submission.time_request_seconds.map(|seconds| seconds.saturating_mul(1000)),
         after: submission.after.clone(),
         at_most: submission.at_most,
     }
 }
+
+#[cfg(test)]
+#[path = "limits_tests.rs"]
+mod tests;

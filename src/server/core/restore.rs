@@ -93,6 +93,7 @@ impl Core {
             node,
             capacity: Capacity { cores: 0, memory_bytes: 0, gpus: 0, numa: Vec::new() },
             connection: None,
+            hellos: 0,
             draining: false,
             joined: 0,
             heard_at: 0,

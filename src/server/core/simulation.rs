@@ -600,6 +600,11 @@ impl World {
             && machine.to_server.front().is_some_and(|(at, _)| *at <= now)
         {
             let (_, message) = machine.to_server.pop_front().expect("looked at");
+            if message == WorkerMessage::Heartbeat {
+                // The listener answers, not the core.
+                let at = machine.to_worker.back().map_or(0, |(at, _)| *at).max(now + 1);
+                machine.to_worker.push_back((at, ServerMessage::Heartbeat));
+            }
             if let Some(connection) = machine.connection {
                 self.tell(connection, message);
             }

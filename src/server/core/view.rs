@@ -14,6 +14,8 @@ use std::os::unix::ffi::OsStringExt;
 /// Ended jobs that `status` lists.
 const ENDED_JOBS_SHOWN: usize = 20;
 const PAGE_MAX: u32 = 1_000;
+/// A page ends behind the task with which it has so many bytes: a command line may have 2 MiB.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Says how a task ended.
 pub(super) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
@@ -138,6 +140,7 @@ impl Core {
         let limit = limit.clamp(1, PAGE_MAX) as usize;
         let wanted = self.resolve(selections)?;
         let mut page = Vec::new();
+        let mut bytes = 0;
         for reference in wanted {
             let (array, only) = match reference {
                 TaskRef::Array(array) => (array, None),
@@ -164,12 +167,14 @@ impl Core {
                 if !kinds.is_empty() && !kinds.contains(&state.kind()) {
                     continue;
                 }
-                if page.len() == limit {
+                if page.len() == limit || bytes >= PAGE_BYTES_MAX {
                     let last: Option<&TaskInfo> = page.last();
                     let next = last.map(|info| info.task);
                     return Ok((page, next));
                 }
-                page.push(self.task_info(task, state, now));
+                let info = self.task_info(task, state, now);
+                bytes += crate::runtime::transport::encoded_size(&info);
+                page.push(info);
             }
         }
         Ok((page, None))
@@ -202,7 +207,7 @@ impl Core {
         };
         TaskInfo {
             task,
-            indexes: array.body.indexes.clone(),
+            index: array.body.indexes.index(task.element),
             name: array.body.name.clone(),
             kind,
             reason,

@@ -4,16 +4,26 @@ use super::{
     ConnectionId, Core, EventLine, HEARTBEAT_SECONDS, HEARTBEATS_MISSED_MAX, LOOK_AHEAD, Outgoing, Output,
     WALLTIME_MARGIN, Worker,
 };
+use crate::backends::batch::{bounded, bounded_to};
 use crate::ledger::Moment;
 use crate::runtime::control::DownMode;
 use crate::runtime::ids::{JobSeq, WorkerId};
-use crate::runtime::protocol::{EndReport, PROTOCOL_VERSION, ServerMessage, Welcome, WorkerHello, WorkerMessage};
+use crate::runtime::protocol::{
+    EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Welcome, WorkerHello, WorkerMessage,
+};
 use crate::runtime::scheduler::{Action, Event};
 use crate::server::record::{Detail, Record};
 
+/// Workers of a cluster.
+pub(super) const WORKERS_MAX: usize = 65_000;
+/// A worker's name for its process: 128 bits in hex, with room.
+const NONCE_BYTES_MAX: usize = 64;
+/// Bytes of a host name that are kept.
+const NODE_BYTES_MAX: usize = 255;
+
 impl Core {
     /// A worker that proved itself by its certificate says who it is.
-    pub fn on_worker_hello(&mut self, connection: ConnectionId, hello: WorkerHello, now: Moment, out: &mut Output) {
+    pub fn on_worker_hello(&mut self, connection: ConnectionId, mut hello: WorkerHello, now: Moment, out: &mut Output) {
         let refuse = |reason: String, out: &mut Output| {
             out.sends.push((connection, 0, Outgoing::Worker(ServerMessage::Refused { reason })));
             out.close.push(connection);
@@ -30,6 +40,18 @@ impl Core {
             out.close.push(connection);
             return;
         }
+        if hello.nonce.len() > NONCE_BYTES_MAX {
+            return refuse(format!("its nonce has more than {NONCE_BYTES_MAX} bytes"), out);
+        }
+        hello.node = bounded_to(&hello.node, NODE_BYTES_MAX);
+        let known = self.workers.iter().find(|(_, worker)| worker.nonce == hello.nonce).map(|(id, _)| *id);
+        let said = known.and_then(|id| self.workers.get(&id)).map_or(0, |worker| worker.hellos);
+        if said >= hello.hellos || self.departed.contains(&hello.nonce) {
+            return refuse("it said this hello before".to_owned(), out);
+        }
+        if known.is_none() && self.workers.len() >= WORKERS_MAX {
+            return refuse(format!("the cluster has {WORKERS_MAX} workers, and takes no more"), out);
+        }
         let job = match &hello.job {
             Some(name) => match self.ledger.on_worker_up(name, &hello.node, now) {
                 Ok(seq) => Some(seq),
@@ -37,7 +59,6 @@ impl Core {
             },
             None => None,
         };
-        let known = self.workers.iter().find(|(_, worker)| worker.nonce == hello.nonce).map(|(id, _)| *id);
         let id = known.unwrap_or(self.next_worker);
         if known.is_none() {
             // Another process of the same job (requeued, or restarted): the former one is gone.
@@ -65,6 +86,7 @@ impl Core {
             node: hello.node,
             capacity: hello.capacity.clone(),
             connection: Some(connection),
+            hellos: hello.hellos,
             draining: hello.draining,
             joined: self.turn,
             heard_at: now.clock,
@@ -150,7 +172,9 @@ impl Core {
                 }
             }
             WorkerMessage::Goodbye => {
-                let job = self.workers.get(&id).and_then(|worker| worker.job);
+                let worker = self.workers.get(&id);
+                let job = worker.and_then(|worker| worker.job);
+                self.departed.extend(worker.map(|worker| worker.nonce.clone()));
                 self.lose(id, false, now, out);
                 out.close.push(connection);
                 match job {
@@ -169,7 +193,10 @@ impl Core {
         now: Moment,
         out: &mut Output,
     ) {
-        let EndReport { task, run, outcome, usage } = report;
+        let EndReport { task, run, mut outcome, usage } = report;
+        if let Outcome::NotStarted { error } = &mut outcome {
+            *error = bounded(error);
+        }
         if let Some(worker) = self.workers.get_mut(&worker) {
             worker.ends_seen += 1;
         }

@@ -1,0 +1,160 @@
+//! What the fuzzers call: one function for each kind of bytes that others make. They are run by
+//! cargo-fuzz (`fuzz/`) without end, and by `cargo test` over the committed corpus and mutations of it.
+//!
+//! None may panic, allocate much more than its input has, or take long. Where a property holds beyond
+//! that (what was decoded can be encoded and decoded again; an evil worker harms no other), it is asserted.
+
+mod cores;
+mod files;
+
+#[cfg(test)]
+mod mutate;
+#[cfg(test)]
+mod seeds;
+#[cfg(test)]
+mod tests;
+
+use crate::backends::batch::bounded;
+use crate::backends::sentinel::Sentinel;
+use crate::backends::slurm::{errors, parse, reasons};
+use crate::config::units::{parse_duration, parse_size};
+use crate::map::inputs;
+use crate::runtime::control::{ClientMessage, ClientReply};
+use crate::runtime::protocol::{ServerMessage, WorkerMessage};
+use crate::runtime::transport::{Channel, decode, encode};
+use crate::selection::{ArraySpec, Selection};
+use crate::template::Template;
+use crate::ui::words::escape;
+use bstr::{BString, ByteSlice};
+use futures_util::FutureExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+pub use cores::{client_against_core, records_against_core, server_against_session, worker_against_core};
+pub use files::{journal, lease};
+
+/// Every target: its name, its body, and whether what it allocates is bounded by its input (a core keeps what
+/// it is told, within the bounds of its own tests).
+pub const TARGETS: [(&str, fn(&[u8]), bool); 14] = [
+    ("frames", frames, true),
+    ("worker_message", worker_message, true),
+    ("client_message", client_message, true),
+    ("server_message", server_message, true),
+    ("client_reply", client_reply, true),
+    ("worker_against_core", worker_against_core, false),
+    ("client_against_core", client_against_core, false),
+    ("records_against_core", records_against_core, false),
+    ("server_against_session", server_against_session, true),
+    ("journal", journal, true),
+    ("lease", lease, true),
+    ("slurm", slurm, true),
+    ("template", template, false),
+    ("config", config, true),
+];
+
+/// Bytes of a connection, as the frame decoder of a server gets them.
+pub fn frames(data: &[u8]) {
+    let stream = tokio::io::join(data, tokio::io::sink());
+    let mut channel = Channel::new(stream, 16 << 10);
+    while let Some(Ok(Some(_))) = channel.receive::<WorkerMessage>().now_or_never() {}
+}
+
+/// What was understood can be said again.
+fn round_trip<M: DeserializeOwned + Serialize + PartialEq + Debug>(data: &[u8]) {
+    let Ok(messages) = decode::<M>(data) else { return };
+    let frames = encode(&messages).expect("what was decoded can be encoded");
+    let again: Vec<M> = frames.iter().flat_map(|frame| decode(frame).expect("our own frame")).collect();
+    assert_eq!(messages, again);
+}
+
+/// A frame of a worker, its hello included.
+pub fn worker_message(data: &[u8]) {
+    round_trip::<WorkerMessage>(data);
+}
+
+/// A frame of a client, its hello included.
+pub fn client_message(data: &[u8]) {
+    round_trip::<ClientMessage>(data);
+}
+
+/// A frame that a worker gets.
+pub fn server_message(data: &[u8]) {
+    round_trip::<ServerMessage>(data);
+}
+
+/// A frame that a client gets.
+pub fn client_reply(data: &[u8]) {
+    round_trip::<ClientReply>(data);
+}
+
+fn harmless(text: &str) {
+    assert!(!text.chars().any(char::is_control), "{text:?} moves the cursor");
+}
+
+/// What Slurm's commands print, and the exit file of a job.
+pub fn slurm(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for observation in parse::listing("abcd", &text).iter().chain(&parse::accounting("abcd", &text)) {
+        harmless(&observation.reason);
+        harmless(observation.node.as_deref().unwrap_or_default());
+        harmless(&observation.id.0);
+        assert!(observation.reason.len() <= 2048 && observation.node.as_ref().is_none_or(|node| node.len() <= 2048));
+    }
+    parse::submitted_id(&text);
+    parse::array_limit(&text);
+    reasons::meaning(&text);
+    for verb in [errors::Verb::Submit, errors::Verb::List, errors::Verb::Cancel] {
+        errors::classify(verb, crate::backends::batch::Exit::Code(1), &text);
+    }
+    errors::no_accounting(&text);
+    harmless(&bounded(&text));
+    harmless(&escape(&text));
+    Sentinel::parse(data);
+}
+
+/// A `map` template in the first line, its inputs in the others; and the same as an argument tail.
+pub fn template(data: &[u8]) {
+    let mut lines = data.split_str("\n");
+    let source = lines.next().unwrap_or_default();
+    let inputs: Vec<BString> = lines.map(BString::from).collect();
+    if let Ok(parsed) = Template::parse(source.as_bstr()) {
+        let rendered = parsed.render(&inputs, 7);
+        rendered.display();
+        rendered.argv();
+    }
+    let words: Vec<BString> = data.split_str(" ").map(BString::from).collect();
+    if let Ok(tail) = inputs::parse_tail(&words) {
+        assert!(!tail.sources.is_empty());
+        let _ = Template::from_words(&tail.command);
+    }
+    for nul in [false, true] {
+        if let Ok(records) = inputs::split_records(data, nul) {
+            assert!(records.iter().all(|record| !record.contains(&0)), "no argument holds a NUL");
+        }
+    }
+}
+
+/// A configuration file, and what stands behind options.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    crate::config::file::parse("dcluster.toml".as_ref(), &text);
+    // What is printed for a number says the same when it is read.
+    if let Ok(seconds) = parse_duration(&text) {
+        assert_eq!(parse_duration(&crate::config::units::human_duration(seconds)).ok(), Some(seconds), "{text:?}");
+    }
+    if let Ok(bytes) = parse_size(&text) {
+        assert_eq!(parse_size(&crate::config::units::exact_size(bytes)).ok(), Some(bytes), "{text:?}");
+    }
+    if let Ok(array) = short(&text).parse::<ArraySpec>() {
+        assert!(array.indexes.is_valid(), "{text:?}");
+    }
+    if let Ok(selections) = Selection::parse(short(&text)) {
+        assert!(!selections.is_empty());
+    }
+}
+
+/// An array of ten million is fine and slow: of longer words only the first ones are taken.
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(6)]
+}
