@@ -8,6 +8,7 @@ mod fake_worker;
 mod golden;
 mod harness;
 mod journal_crash;
+mod journal_tools;
 mod local_backend;
 mod security;
 mod shapes;

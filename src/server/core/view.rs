@@ -16,7 +16,7 @@ const ENDED_JOBS_SHOWN: usize = 20;
 const PAGE_MAX: u32 = 1_000;
 
 /// Says how a task ended.
-pub(super) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
+pub(in crate::server) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
     match end {
         End::Finished => "finished".to_owned(),
         End::Failed(Outcome::Failed { code }) => format!("exit code {code}"),
