@@ -14,6 +14,7 @@ use crate::runtime::disk::RealDisk;
 use crate::runtime::journal::inspect::{Hole, inspect, salvage};
 use crate::runtime::journal::{Journal, Limits, Part, Position};
 use crate::runtime::lease::{LeaseState, ServerState, read_lease};
+use crate::runtime::scheduler::RestoreError;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -110,6 +111,8 @@ fn plan_with(
                 plan.records += 1;
                 known.extend(submitted);
             }
+            // That its submission is lost is said once.
+            Err(RestoreError::UnknownTask(_)) => plan.left_out.push((sequence, described.text)),
             Err(error) => plan.left_out.push((sequence, format!("{}: {error}", described.text))),
         }
     }
