@@ -51,6 +51,10 @@ fn check(bed: &Bed, more: &[&str]) -> (Ran, Value) {
     (ran, found)
 }
 
+fn keys(value: &Value) -> String {
+    value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+}
+
 /// Ids of the tasks in a state.
 fn tasks(bed: &Bed, state: &str) -> Vec<String> {
     let all = bed.lines(&["tasks", "--json"]);
@@ -72,7 +76,11 @@ fn a_whole_journal_is_read_and_not_touched() {
     ran.expect(0);
     assert_eq!((&found["whole"], &found["problem"], &found["claims"]), (&true.into(), &Value::Null, &1.into()));
     assert_eq!((&found["lease"]["state"], &found["lease"]["epoch"]), (&"closed".into(), &1.into()));
+    // Every key of the contract, in its order.
+    assert_eq!(keys(&found), "cluster folder whole problem lease claims parts");
+    assert_eq!(keys(&found["lease"]), "epoch state host pid durable");
     let part = &found["parts"][0];
+    assert_eq!(keys(part), "part state bytes frames first last records closed torn_bytes damage");
     assert_eq!(
         (&part["part"], &part["state"], &part["closed"]),
         (&"journal/1.1".into(), &"in_use".into(), &true.into())
@@ -81,6 +89,7 @@ fn a_whole_journal_is_read_and_not_touched() {
     bed.run(&["journal", "check"]).expect(0).says("the journal is whole");
     let lines = bed.lines(&["journal", "show", "--json"]);
     assert_eq!(lines.len() as u64, part["records"].as_u64().unwrap());
+    assert!(lines.iter().all(|line| keys(line) == "part offset sequence frame kind submission text"));
     assert!(lines.iter().any(|line| line["text"] == "task 1 submitted, 2 elements: true"), "{lines:?}");
     let finished = lines.iter().filter(|line| line["kind"] == "finished");
     let texts: String = finished.map(|line| line["text"].as_str().unwrap()).collect();
@@ -109,6 +118,7 @@ fn a_hole_is_told_and_all_around_it_is_saved() {
     assert_eq!(found["whole"], false);
     let holes = found["parts"][0]["damage"].as_array().unwrap();
     assert_eq!(holes.len(), 1);
+    assert_eq!(keys(&holes[0]), "offset bytes after before");
     assert_eq!((&holes[0]["after"], &holes[0]["before"]), (&(sequence - 1).into(), &(sequence + 1).into()));
     assert_eq!(holes[0]["offset"], second["offset"]);
     bed.run(&["journal", "check"]).expect(1).says("the journal is damaged").says("dcluster journal repair");
@@ -128,6 +138,10 @@ fn a_hole_is_told_and_all_around_it_is_saved() {
     let done: Value = serde_json::from_str(&bed.ok(&["journal", "repair", "--yes", "--json"])).unwrap();
     assert_eq!((&done["done"], &done["lost_submissions"]), (&true.into(), &serde_json::json!([2])));
     assert_eq!(done["submissions"], 2);
+    let expected = "cluster done submissions records lost_submissions damage missing_end left_out saved epoch";
+    assert_eq!(keys(&done), expected);
+    assert_eq!(keys(&done["damage"][0]), "part offset bytes after before");
+    assert_eq!(keys(&done["left_out"][0]), "sequence text");
     let saved = PathBuf::from(done["saved"].as_str().unwrap());
     assert_eq!(fs::read(saved.join("journal").join(part.file_name().unwrap())).unwrap(), damaged);
     assert_eq!(fs::read(&part).unwrap(), damaged, "the old file was touched");
