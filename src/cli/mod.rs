@@ -13,6 +13,7 @@ mod journal;
 mod logs;
 mod ls;
 mod map;
+mod needs;
 mod render;
 mod retry;
 mod scale;

@@ -329,6 +329,7 @@ struct ServerView<'a> {
     pid: u32,
     version: &'a str,
     uptime_seconds: u64,
+    longest_turn_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -419,6 +420,7 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
             pid: status.pid,
             version: &status.version,
             uptime_seconds: status.uptime_seconds,
+            longest_turn_seconds: Duration::from_micros(status.longest_turn_microseconds).as_secs_f64(),
         },
         jobs,
         workers,

@@ -4,15 +4,15 @@ use super::Context;
 use super::connect::{Condition, condition, connect};
 use super::context::selections;
 use super::follow::follow;
+use super::needs::NeedsOptions;
 use super::wait::time;
 use crate::client::{Client, unexpected};
 use crate::cluster::{Folder, private_umask, random_hex};
 use crate::config::options::{ClusterOption, PoolOptions};
-use crate::config::units::parse_size;
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{DownMode, Reply, Request};
 use crate::runtime::ids::{ArrayId, TaskId};
-use crate::runtime::protocol::{Body, Command, Indexes, Output, Request as Resources, Submission, TaskRef};
+use crate::runtime::protocol::{Body, Command, Indexes, Output, Submission, TaskRef};
 use crate::selection::{ArraySpec, Selection};
 use bstr::BString;
 use clap::Args;
@@ -34,6 +34,8 @@ use std::path::PathBuf;
   dcluster submit -- ./model --year 1997
   dcluster submit --array 1-1000 --cores 2 --memory 4G --time-limit 1h -- ./member.sh
   dcluster submit --after 1 --wait -- python plot.py
+  dcluster submit --cores 4 --or cores=1,gpus=0.5 -- ./train
+  dcluster submit --nodes 4 --cores 24 -- mpirun ./model
 
 In the task: DCLUSTER_TASK_ID, DCLUSTER_TASK_INDEX, DCLUSTER_TASK_CORES.")]
 pub(super) struct SubmitArgs {
@@ -75,18 +77,8 @@ pub(super) struct SubmitArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Needs of a task")]
 pub(super) struct TaskOptions {
-    /// Cores of one task.
-    #[arg(long, visible_alias = "cpus", value_name = "N", default_value_t = 1)]
-    cores: u32,
-    /// Memory of one task, like 4G or 500MB (default: not counted).
-    #[arg(long, visible_alias = "mem", value_name = "SIZE")]
-    memory: Option<String>,
-    /// GPUs of one task.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    gpus: u32,
-    /// Amount of a cluster-wide counter (up --counter lic=4), like lic=1; may be repeated.
-    #[arg(long, value_name = "NAME=N")]
-    resource: Vec<String>,
+    #[command(flatten)]
+    needs: NeedsOptions,
     /// Run a task that fails by itself again, up to N times.
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
@@ -119,23 +111,7 @@ impl TaskOptions {
         indexes: Indexes,
         context: &Context,
     ) -> Result<Submission, Problem> {
-        let memory = |text: &String| {
-            parse_size(text).map_err(|error| {
-                let fix = error.fix();
-                usage(error.to_string()).location("--memory").fix(fix)
-            })
-        };
-        let mut counters = BTreeMap::new();
-        for pair in &self.resource {
-            let parsed = pair.split_once('=').and_then(|(name, amount)| Some((name.to_owned(), amount.parse().ok()?)));
-            let (name, amount) = parsed.ok_or_else(|| {
-                usage(format!("`{pair}` is not NAME=NUMBER")).location("--resource").fix("--resource lic=1")
-            })?;
-            counters.insert(name, amount);
-        }
-        if self.cores == 0 {
-            return Err(usage("a task needs at least one core").location("--cores"));
-        }
+        let needs = self.needs.needs()?;
         let cwd = match &self.cwd {
             Some(cwd) => std::path::absolute(cwd),
             None => std::env::current_dir(),
@@ -169,12 +145,7 @@ impl TaskOptions {
                 stdout: Output::Default,
                 stderr: Output::Default,
                 time_limit_seconds: self.time_limit.as_deref().map(|text| time("--time-limit", text)).transpose()?,
-                request: Resources {
-                    cores: self.cores,
-                    memory_bytes: self.memory.as_ref().map(memory).transpose()?.unwrap_or(0),
-                    gpus: self.gpus,
-                    counters,
-                },
+                needs,
                 indexes,
                 umask: mask,
             },

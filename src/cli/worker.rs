@@ -9,7 +9,7 @@ use crate::config::units::{parse_duration, parse_size};
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::JobName;
 use crate::runtime::protocol::Capacity;
-use crate::runtime::worker::{self, WorkerOptions};
+use crate::runtime::worker::{self, Simulation, WorkerOptions};
 use bstr::BString;
 use clap::{Args, Subcommand};
 use std::os::unix::ffi::OsStrExt;
@@ -58,9 +58,18 @@ struct JoinArgs {
     /// Memory to offer (default: all of this machine).
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
+    /// GPUs to offer, the first of those this process sees (default: all of them).
+    #[arg(long, value_name = "N")]
+    gpus: Option<u32>,
     /// Leave after this time.
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
+    /// Run nothing: each task ends well after this time, or after its own with `sleep` (for measurements).
+    #[arg(long, hide = true, value_name = "TIME|sleep")]
+    simulate: Option<Simulation>,
+    /// So many simulated workers in this process.
+    #[arg(long, hide = true, value_name = "N", default_value_t = 1, requires = "simulate")]
+    workers: u32,
 }
 
 fn usage(what: impl Into<String>) -> Problem {
@@ -112,9 +121,13 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
     let ids = gpus(context);
     let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };
     let memory = spec.pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
-    let capacity =
-        Capacity { cores: spec.pool.cores, memory_bytes: memory, gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX) };
-    let (code, reason) = worker::run(WorkerOptions {
+    let capacity = Capacity {
+        cores: spec.pool.cores,
+        memory_bytes: memory,
+        gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
+        numa: Vec::new(),
+    };
+    let (code, reason) = worker::run(&WorkerOptions {
         folder: folder.clone(),
         job: Some(job),
         capacity,
@@ -150,18 +163,24 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         })
     };
     let walltime_left = args.time.as_ref().map(seconds).transpose()?;
-    let gpus = gpus(context);
+    let mut gpus = gpus(context);
+    if let Some(wanted) = args.gpus {
+        let ids = (0u32..).map(|id| id.to_string());
+        gpus = if gpus.is_empty() { ids.take(wanted as usize).collect() } else { gpus };
+        gpus.truncate(wanted as usize);
+    }
     let capacity = Capacity {
         cores: args.cores.unwrap_or(facts.host_cores).max(1),
         memory_bytes: args.memory.as_ref().map(size).transpose()?.or(facts.host_memory_bytes).unwrap_or(u64::MAX),
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
+        numa: Vec::new(),
     };
     context.printer.note(&format!(
         "joining cluster {} with {}; Ctrl-C leaves",
         folder.name(),
         crate::ui::words::count(u64::from(capacity.cores), "core")
     ));
-    let (code, reason) = worker::run(WorkerOptions {
+    let options = WorkerOptions {
         folder,
         job: None,
         capacity,
@@ -170,7 +189,11 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         drain_lead_seconds: spec.pool.drain_lead_seconds.min(walltime_left.unwrap_or(u64::MAX) / 4),
         orphan_timeout_seconds: spec.orphan_timeout_seconds,
         environment: environment(context),
-    })?;
+    };
+    let (code, reason) = match args.simulate {
+        Some(simulation) => worker::simulate(&options, simulation, args.workers)?,
+        None => worker::run(&options)?,
+    };
     context.printer.note(&format!("left: {reason}"));
     Ok(u8::try_from(code).unwrap_or(1))
 }

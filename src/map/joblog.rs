@@ -27,6 +27,8 @@ pub struct Entry<'a> {
 const NOT_STARTED: i32 = 127;
 /// Signal number recorded for what we killed.
 const KILLED: i32 = 15;
+/// The same for what used too much memory, as the system would do it.
+const KILLED_HARD: i32 = 9;
 
 impl Entry<'_> {
     /// Returns its line. As in GNU parallel a newline in the command is written as NUL.
@@ -37,6 +39,7 @@ impl Entry<'_> {
             Outcome::Signalled { signal } => (0, *signal),
             Outcome::NotStarted { .. } => (NOT_STARTED, 0),
             Outcome::TimeLimit | Outcome::Killed | Outcome::Interrupted => (0, KILLED),
+            Outcome::MemoryLimit { .. } => (0, KILLED_HARD),
         };
         let node: String = self.node.chars().filter(|c| !c.is_control()).collect();
         let seconds = |milliseconds: u64| {

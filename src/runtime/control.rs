@@ -273,6 +273,9 @@ pub struct Status {
     pub gave_up: bool,
     /// Why the journal cannot be written.
     pub journal_trouble: Option<String>,
+    /// The longest time the server was busy with one turn, and answered nobody, since `Status` was last asked.
+    #[serde(default)]
+    pub longest_turn_microseconds: u64,
 }
 
 /// Failures that look alike.

@@ -7,31 +7,148 @@
 use super::ids::{ArrayId, JobName, RunId, TaskId, WorkerId};
 use bstr::BString;
 use serde::{Deserialize, Serialize};
+use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Version of this protocol; peers with another one are refused with both numbers.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-/// What a task needs from a worker while it runs.
+/// A number of GPUs in thousandths: tasks may share one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Gpus(pub u32);
+
+impl Gpus {
+    /// Thousandths of one GPU.
+    pub const ONE: u32 = 1000;
+
+    /// Returns so many whole ones.
+    pub const fn whole(count: u32) -> Self {
+        Self(count.saturating_mul(Self::ONE))
+    }
+}
+
+impl fmt::Display for Gpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.0 / Self::ONE, self.0 % Self::ONE);
+        match part {
+            0 => whole.fmt(f),
+            part => f.write_str(format!("{whole}.{part:03}").trim_end_matches('0')),
+        }
+    }
+}
+
+/// What a task occupies on a worker while it runs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Cores, at least 1.
     pub cores: u32,
-    /// Bytes of memory; 0 = not counted.
+    /// Bytes of memory, which is also the limit of the task; 0 = not counted and not limited.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// Whole GPUs.
+    /// GPUs: whole ones for itself, and a part of one more that others may share.
     #[serde(default)]
-    pub gpus: u32,
+    pub gpus: Gpus,
     /// Cluster-wide counters (licences and the like): name → amount.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
+    /// Its cores are of as few NUMA nodes as possible.
+    #[serde(default)]
+    pub compact: bool,
 }
 
 impl Default for Request {
     fn default() -> Self {
-        Self { cores: 1, memory_bytes: 0, gpus: 0, counters: BTreeMap::new() }
+        Self { cores: 1, memory_bytes: 0, gpus: Gpus(0), counters: BTreeMap::new(), compact: false }
     }
+}
+
+/// What a task needs: any one of the variants, on each of so many workers at once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Needs {
+    /// At least one, the best first.
+    pub variants: Vec<Request>,
+    /// Workers that it runs on together; more than one only with a single variant.
+    #[serde(default = "one")]
+    pub nodes: u32,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Request::default().into()
+    }
+}
+
+impl From<Request> for Needs {
+    fn from(request: Request) -> Self {
+        Self { variants: vec![request], nodes: 1 }
+    }
+}
+
+impl Needs {
+    /// Returns a variant; the first one for a number that does not exist.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, which a server refuses.
+    pub fn variant(&self, variant: u8) -> &Request {
+        self.variants.get(usize::from(variant)).unwrap_or(&self.variants[0])
+    }
+}
+
+/// What exactly a run has of its worker, where that can be told apart.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Place {
+    /// GPUs by their number on the worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuPart>,
+    /// Cores by NUMA node; empty on a worker with one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<NumaCores>,
+    /// All workers of a task that runs on several, this one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodePart>,
+}
+
+impl Place {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.gpus.is_empty() && self.cores.is_empty() && self.nodes.is_empty()
+    }
+}
+
+/// A GPU, or a part of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct GpuPart {
+    /// Number on the worker, from 0.
+    pub gpu: u32,
+    /// How much of it, at most one.
+    pub share: Gpus,
+}
+
+/// Cores of one NUMA node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct NumaCores {
+    /// Number of the NUMA node on the worker, from 0.
+    pub numa: u32,
+    /// How many.
+    pub cores: u32,
+}
+
+/// One worker of a task that runs on several.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct NodePart {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its host name.
+    pub node: String,
+    /// Cores the task has there.
+    pub cores: u32,
 }
 
 /// Which indexes the elements of a submission have.
@@ -130,7 +247,8 @@ pub struct Body {
     #[serde(default)]
     pub time_limit_seconds: Option<u64>,
     /// What the task occupies, for `DCLUSTER_TASK_CORES` and the like.
-    pub request: Request,
+    #[serde(default)]
+    pub needs: Needs,
     /// Indexes, for `{index}` and `DCLUSTER_TASK_INDEX`.
     pub indexes: Indexes,
     /// umask of the submitter.
@@ -189,6 +307,13 @@ pub enum Outcome {
     },
     /// Killed at its time limit.
     TimeLimit,
+    /// Killed because it used more memory than it asked for.
+    MemoryLimit {
+        /// Bytes it was seen to use.
+        used_bytes: u64,
+        /// Bytes it asked for.
+        limit_bytes: u64,
+    },
     /// Could not be started; the sentence says why (missing program, directory, file).
     NotStarted {
         /// What the system said.
@@ -201,7 +326,7 @@ pub enum Outcome {
 }
 
 /// What one run used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize_tuple, Deserialize_tuple)]
 pub struct Usage {
     /// Wall time in milliseconds.
     pub wall_milliseconds: u64,
@@ -212,7 +337,7 @@ pub struct Usage {
 }
 
 /// A report of one ended run; the worker keeps it until the server says it is recorded.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
 pub struct EndReport {
     /// The task.
     pub task: TaskId,
@@ -233,6 +358,9 @@ pub struct Capacity {
     pub memory_bytes: u64,
     /// GPUs.
     pub gpus: u32,
+    /// Cores of each NUMA node; empty when there is one, or nobody looked.
+    #[serde(default)]
+    pub numa: Vec<u32>,
 }
 
 /// Worker → server.
@@ -282,10 +410,37 @@ pub struct WorkerHello {
     pub capacity: Capacity,
     /// Seconds until the walltime ends, as far as the worker knows.
     pub seconds_left: Option<u64>,
-    /// Runs in progress.
-    pub running: Vec<(TaskId, RunId)>,
+    /// Runs in progress, and those that ended without being on record.
+    pub running: Vec<HeldRun>,
     /// Whether it drains already.
     pub draining: bool,
+}
+
+/// A run that a worker has when it says hello.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldRun {
+    /// The task.
+    pub task: TaskId,
+    /// Its run.
+    pub run: RunId,
+    /// Which variant of what it needs.
+    pub variant: u8,
+    /// What exactly it has; empty when it has ended.
+    #[serde(default)]
+    pub place: Place,
+}
+
+/// One run of an [`ServerMessage::Assign`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize_tuple, Deserialize_tuple)]
+pub struct Start {
+    /// The element of the submission.
+    pub element: u32,
+    /// The run.
+    pub run: RunId,
+    /// Input values of a `map` element.
+    pub input: Vec<BString>,
+    /// What exactly it gets; `None` when it takes over from another run, or nothing can be told apart.
+    pub place: Option<Box<Place>>,
 }
 
 /// Server → worker.
@@ -305,17 +460,33 @@ pub enum ServerMessage {
         /// Its definition.
         body: Box<Body>,
     },
-    /// Run this.
+    /// Run these, in this order.
     Assign {
-        /// The task.
-        task: TaskId,
+        /// The submission.
+        array: ArrayId,
+        /// Which variant of what it needs.
+        variant: u8,
+        /// Runs of one line ask for the same: one that ends makes room for the next.
+        line: u32,
+        /// `None`: there is room, they start at once. Otherwise each waits until a run of its line ends; an end
+        /// that the server has not seen yet (of this connection it has seen so many) counts as such.
+        after_ends: Option<u64>,
+        /// The runs.
+        starts: Vec<Start>,
+    },
+    /// A run of another worker uses this one, too, or does so no longer: a worker that drains waits for it.
+    Guest {
         /// The run.
         run: RunId,
-        /// Input values of a `map` element.
-        #[serde(default)]
-        input: Vec<BString>,
+        /// Whether it is here.
+        here: bool,
     },
-    /// End this run: TERM, then KILL after the grace.
+    /// Give these back if they still wait for room; nothing to those that run.
+    TakeBack {
+        /// The runs.
+        runs: Vec<RunId>,
+    },
+    /// End this run: TERM, then KILL after the grace; or give it up if it waits for room.
     Kill {
         /// The task.
         task: TaskId,
@@ -354,4 +525,7 @@ pub struct Welcome {
     pub heartbeat_seconds: u64,
     /// Seconds without a server after which the worker ends its tasks and itself.
     pub orphan_timeout_seconds: u64,
+    /// Runs of other workers that use this one, too: it stays while it has any.
+    #[serde(default)]
+    pub guests: Vec<RunId>,
 }

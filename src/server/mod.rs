@@ -345,6 +345,7 @@ impl Server {
                 _ = terminate.recv() => input = Some(Input::Terminate),
                 () = tokio::time::sleep(if self.core.is_restless() { RESTLESS_TICK } else { TICK }) => {}
             }
+            let woken = Instant::now();
             if let Some(message) = from_journal {
                 match message {
                     Some(FromJournal::Closed) => return self.say_closed().await,
@@ -353,6 +354,7 @@ impl Server {
                 }
                 if self.inputs.is_empty() {
                     self.flush();
+                    self.core.turn_took(woken.elapsed());
                     continue;
                 }
             }
@@ -372,6 +374,7 @@ impl Server {
             }
             self.core.end_turn(now, &mut self.output);
             self.dispatch(now);
+            self.core.turn_took(woken.elapsed());
         }
     }
 

@@ -17,3 +17,4 @@ mod simdisk;
 mod site;
 mod slurm_backend;
 mod slurm_days;
+mod workers;

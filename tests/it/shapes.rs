@@ -104,6 +104,7 @@ fn status_tasks_and_events() {
          scaling.mode: string\n\
          server: object\n\
          server.host: string\n\
+         server.longest_turn_seconds: number\n\
          server.pid: integer\n\
          server.uptime_seconds: integer\n\
          server.version: string\n\
@@ -131,6 +132,9 @@ fn status_tasks_and_events() {
          workers[].running: integer\n\
          workers[].state: string\n",
     );
+
+    let longest = second["server"]["longest_turn_seconds"].as_f64().unwrap();
+    assert!(longest > 0.0 && longest < 60.0, "{longest}");
 
     let tasks = bed.lines(&["tasks", "--json"]);
     keys(

@@ -6,7 +6,7 @@
 
 use super::{Counts, End, Shape};
 use crate::runtime::ids::{ArrayId, TaskId};
-use crate::runtime::protocol::{Request, TaskRef};
+use crate::runtime::protocol::{Needs, TaskRef};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lost workers after which a task is poisonous.
@@ -90,6 +90,8 @@ pub(super) struct Array {
     /// Cursor: no element before it is idle, but for those in `requeued`.
     next: u32,
     tally: Tally,
+    /// Elements on workers that wait for room there; they count as running in the tally, and as ready for people.
+    pub(super) waiting: u32,
     sparse: Option<Box<Sparse>>,
 }
 
@@ -110,15 +112,16 @@ impl Array {
             rest: Cell::IDLE,
             next: 0,
             tally: Tally { idle: shape.count, ..Tally::default() },
+            waiting: 0,
             sparse: None,
         }
     }
 
     /// Returns the shape it was made from, given what its class stands for.
-    pub(super) fn shape(&self, request: &Request, time_request: Option<u64>) -> Shape {
+    pub(super) fn shape(&self, needs: &Needs, time_request: Option<u64>) -> Shape {
         Shape {
             count: self.count,
-            request: request.clone(),
+            needs: needs.clone(),
             priority: self.priority,
             retries: self.retries,
             time_request,
@@ -198,11 +201,11 @@ impl Array {
     /// Returns the numbers people see.
     pub(super) fn counts(&self) -> Counts {
         let Tally { idle, running, finished, failed, cancelled } = self.tally;
-        let (waiting, ready) = if self.unmet == 0 { (0, idle) } else { (idle, 0) };
+        let (waiting, ready) = if self.unmet == 0 { (0, idle + self.waiting) } else { (idle, self.waiting) };
         Counts {
             waiting: waiting.into(),
             ready: ready.into(),
-            running: running.into(),
+            running: (running - self.waiting).into(),
             finished: finished.into(),
             failed: failed.into(),
             cancelled: cancelled.into(),

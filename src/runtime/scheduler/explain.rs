@@ -5,13 +5,14 @@
 use super::workers::Worker;
 use super::{Millis, Scheduler, TaskState};
 use crate::runtime::ids::TaskId;
+use crate::runtime::protocol::Gpus;
 
 impl Scheduler {
     /// Returns why a ready task cannot run as things are; `None` if it only waits for its turn, or
     /// is not ready.
     pub fn explain_ready(&self, task: TaskId, now: Millis) -> Option<String> {
         let array = self.array(self.locate(task)?);
-        if self.state(task)? != TaskState::Ready {
+        if self.state(task)? != TaskState::Ready || self.running.contains_key(&task) {
             return None;
         }
         if self.held {
@@ -26,39 +27,49 @@ impl Scheduler {
             return Some(format!("counter {name}: {wanted} wanted, the cluster has {total}"));
         }
         let class = self.ready.class(array.class);
+        let needed = class.time_needed(self.fleet.longest());
+        let nodes = class.needs.nodes as usize;
         let up: Vec<&Worker> = self.fleet.iter().map(|(_, w)| w).filter(|w| w.accepts()).collect();
         if up.is_empty() {
             return Some("no worker is up".to_owned());
         }
-        if up.iter().any(|worker| worker.could_hold(class, now)) {
+        let able = up.iter().filter(|worker| worker.could_hold(class, needed, now)).count();
+        if able >= nodes {
             return None;
         }
-        let request = &class.request;
+        if able > 0 || up.len() < nodes {
+            let able = if up.len() < nodes { up.len() } else { able };
+            return Some(format!("needs {nodes} workers at once; {able} are up that could hold it"));
+        }
+        if class.needs.variants.len() > 1 {
+            return Some("no worker has what any of its variants needs".to_owned());
+        }
+        let request = class.needs.variant(0);
         let largest = |what: fn(&Worker) -> u64| up.iter().map(|w| what(w)).max().unwrap_or(0);
-        let cores = largest(|w| w.capacity.cores.into());
+        let cores = largest(|w| w.room.capacity().cores.into());
         if cores < u64::from(request.cores) {
             let wanted = request.cores;
             return Some(format!("needs {wanted} cores; the largest worker has {cores}"));
         }
-        let memory = largest(|w| w.capacity.memory_bytes);
+        let memory = largest(|w| w.room.capacity().memory_bytes);
         if memory < request.memory_bytes {
             let (wanted, memory) = (size(request.memory_bytes), size(memory));
             return Some(format!("needs {wanted} of memory; the largest worker has {memory}"));
         }
-        let gpus = largest(|w| w.capacity.gpus.into());
-        if gpus < u64::from(request.gpus) {
+        let gpus = largest(|w| w.room.capacity().gpus.into());
+        if gpus < u64::from(request.gpus.0.div_ceil(Gpus::ONE)) {
             let wanted = request.gpus;
             return Some(format!("needs {wanted} GPUs; the largest worker has {gpus}"));
         }
         let left = up.iter().map(|w| w.time_left(now).unwrap_or(Millis::MAX));
         let left = left.max().unwrap_or(0);
-        let wanted = class.time_request.unwrap_or(0);
         if left == 0 {
             return Some("no worker has walltime left".to_owned());
         }
-        if left < wanted {
-            let (wanted, left) = (time(wanted), time(left));
-            return Some(format!("needs {wanted}; the longest worker has {left} left"));
+        if left < needed {
+            let (wanted, left) = (time(needed), time(left));
+            let learned = if class.is_time_learned() { " (nine of ten tasks like it did)" } else { "" };
+            return Some(format!("needs {wanted}{learned}; the longest worker has {left} left"));
         }
         Some("no single worker has the cores, memory, GPUs and time it needs together".to_owned())
     }

@@ -32,15 +32,25 @@ impl Scheduler {
             assert_eq!(entry.queue().collect::<Vec<_>>(), expected);
         }
         let runs = || self.fleet.iter().flat_map(|(id, w)| w.runs().iter().map(move |r| (id, r)));
-        self.ready.check(runs().map(|(_, (_, entry))| entry.class));
-        self.fleet.check(|class| self.ready.class(class).request.clone());
-        let alive = runs().filter(|(_, (_, entry))| !entry.doomed);
+        let runs = || runs().filter(|(_, (_, entry))| entry.lead.is_none());
+        self.ready.check(runs().map(|(_, (_, entry))| (entry.class, entry.variant)));
+        self.fleet.check(|run| self.ready.class(run.class).needs.variant(run.variant).clone());
+        let waiting = || self.fleet.iter().flat_map(|(id, w)| w.waiting().iter().map(move |r| (id, r)));
+        let alive = runs().chain(waiting()).filter(|(_, (_, entry))| !entry.doomed);
         let mut tasks = BTreeSet::new();
         for (worker, (run, entry)) in alive {
             assert_eq!(self.running.get(&entry.task), Some(&(worker, *run)));
             assert!(tasks.insert(entry.task), "{:?} runs twice", entry.task);
         }
         assert_eq!(tasks.len(), self.running.len());
-        assert_eq!(tasks.len() as u64, totals.running);
+        let waiting = waiting().filter(|(_, (_, entry))| !entry.doomed).count() as u64;
+        assert_eq!(tasks.len() as u64, totals.running + waiting);
+        assert_eq!(self.arrays.iter().map(|array| u64::from(array.waiting)).sum::<u64>(), waiting);
+        for (run, team) in &self.teams {
+            let led = self.fleet.iter().any(|(_, w)| w.runs().get(run).is_some_and(|entry| entry.lead.is_none()));
+            assert!(led, "{run:?} has no lead");
+            let has = |member| self.fleet.get(member).is_none_or(|w| w.runs().contains_key(run));
+            assert!(team.members.iter().all(|member| has(*member)));
+        }
     }
 }

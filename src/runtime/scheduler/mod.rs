@@ -5,18 +5,23 @@
 //! ready task that fits an idle worker runs. Nothing happens by the passing of time alone: every
 //! change follows from an event, so there is no wake-up to ask for.
 //!
-//! This file holds what goes in and out; `arrays` is the record of a submission, `ready` the queues,
-//! `workers` the fleet, `tasks` what happens to tasks, `runs` what workers report, `placement` who
-//! goes where, `restore` the way to and from the journal, `query` and `explain` the answers.
+//! This file holds what goes in and out; `arrays` is the record of a submission, `ready` the queues and classes,
+//! `durations` what was learned of them, `workers` the fleet, `room` what is free on a worker, `tasks` what
+//! happens to tasks, `runs` what workers report, `placement` who goes where, `ahead` what waits at workers,
+//! `teams` tasks on several workers, `restore` the way to and from the journal, `query` and `explain` the answers.
 
+mod ahead;
 mod arrays;
+mod durations;
 mod explain;
 mod placement;
 mod query;
 mod ready;
 mod restore;
+mod room;
 mod runs;
 mod tasks;
+mod teams;
 mod workers;
 
 #[cfg(test)]
@@ -32,11 +37,12 @@ pub use query::{Counts, Demand, Kind, TaskState, WorkerLoad};
 pub use restore::{ArrayView, RestoreError};
 
 use super::ids::{ArrayId, RunId, TaskId, WorkerId};
-use super::protocol::{Capacity, Outcome, Request, TaskRef};
+use super::protocol::{Capacity, HeldRun, Needs, Outcome, Place, TaskRef};
 use arrays::Array;
 use ready::Ready;
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use teams::Team;
 use workers::Fleet;
 
 /// Milliseconds on the caller's monotonic clock.
@@ -48,7 +54,7 @@ pub struct Shape {
     /// Number of elements, at least 1.
     pub count: u32,
     /// What each of them needs.
-    pub request: Request,
+    pub needs: Needs,
     /// Larger first.
     pub priority: i32,
     /// Own failures that are forgiven.
@@ -84,7 +90,7 @@ pub enum Event {
         ends_at: Option<Millis>,
         /// Runs in progress there, and those that have ended but whose report is not recorded yet:
         /// their [`Event::RunEnded`] follows, and must find them expected.
-        running: Vec<(TaskId, RunId)>,
+        running: Vec<HeldRun>,
     },
     /// The walltime of a worker was learned or changed.
     WorkerEndsAt {
@@ -128,6 +134,8 @@ pub enum Event {
         run: RunId,
         /// How.
         outcome: Outcome,
+        /// Milliseconds it ran, by the worker's account.
+        wall: Millis,
     },
     /// Cancel what has not ended. A running task is `Cancelled` at once and its run gets a
     /// [`Action::Kill`]; the run occupies its worker until its end is reported, whatever that is.
@@ -160,6 +168,32 @@ pub enum Action {
         task: TaskId,
         /// The new run.
         run: RunId,
+        /// Which variant of what it needs.
+        variant: u8,
+        /// Its line on the worker: runs that hand their room over to each other.
+        line: u32,
+        /// It starts when a run of its line ends, not at once.
+        waits: bool,
+        /// What exactly it gets, as far as that can be told apart. The names of its nodes are left empty.
+        place: Place,
+    },
+    /// Ask for this run back if it still waits. Its end is then reported as interrupted.
+    TakeBack {
+        /// Where.
+        worker: WorkerId,
+        /// The task.
+        task: TaskId,
+        /// Its run.
+        run: RunId,
+    },
+    /// The worker has a guest, or has it no longer: a task that runs on another one uses it, too.
+    Guest {
+        /// Where.
+        worker: WorkerId,
+        /// The run.
+        run: RunId,
+        /// Whether it is there.
+        here: bool,
     },
     /// End this run.
     Kill {
@@ -219,6 +253,11 @@ pub enum End {
     DependencyFailed(TaskId),
 }
 
+/// Variants of what a task needs.
+pub const VARIANTS_MAX: u8 = 16;
+/// Distinct needs in a cluster.
+pub const CLASSES_MAX: usize = 4096;
+
 /// Why a submission is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SubmitError {
@@ -228,6 +267,18 @@ pub enum SubmitError {
     /// No core.
     #[error("a task needs at least one core")]
     NoCores,
+    /// No variant of what it needs, or too many.
+    #[error("a task may say what it needs in 1 to {VARIANTS_MAX} variants, not {0}")]
+    Variants(usize),
+    /// No worker at all.
+    #[error("a task needs at least one worker")]
+    NoNodes,
+    /// Several workers and several variants.
+    #[error("a task that runs on several workers has one way to say what it needs on each")]
+    NodesAndVariants,
+    /// Too many different needs.
+    #[error("a cluster distinguishes at most {CLASSES_MAX} different requests; there are as many already")]
+    Classes,
     /// Nothing of it may ever run.
     #[error("at least one task of a submission must be allowed to run at a time")]
     NoneAtOnce,
@@ -258,8 +309,12 @@ pub struct Scheduler {
     totals: Counts,
     next_run: RunId,
     held: bool,
-    /// The class that waits for a worker to become free enough, and that worker.
-    reservation: Option<(u32, WorkerId)>,
+    /// Whether runs may be sent to wait at workers.
+    ahead: bool,
+    /// The class that waits for workers to become free enough, and those workers.
+    reservation: Option<(u32, Vec<WorkerId>)>,
+    /// Runs on several workers.
+    teams: BTreeMap<RunId, Team>,
 }
 
 impl Scheduler {
@@ -273,8 +328,15 @@ impl Scheduler {
             totals: Counts::default(),
             next_run: first_run,
             held: false,
+            ahead: true,
             reservation: None,
+            teams: BTreeMap::new(),
         }
+    }
+
+    /// Whether runs may be sent to workers to wait there for room (the default).
+    pub fn allow_ahead(&mut self, allowed: bool) {
+        self.ahead = allowed;
     }
 
     /// Takes in one event, then places what is ready.
@@ -291,11 +353,14 @@ impl Scheduler {
     /// # Panics
     ///
     /// If a submission is applied that [`Scheduler::validate`] refuses, or out of order.
-    pub fn apply(&mut self, event: Event, _now: Millis, actions: &mut Vec<Action>) {
+    pub fn apply(&mut self, event: Event, now: Millis, actions: &mut Vec<Action>) {
         match event {
             Event::Submit { array, shape } => self.submit(array, shape, actions),
             Event::WorkerJoined { worker, capacity, ends_at, running } => {
-                self.fleet.join(worker, capacity, ends_at);
+                let ready = &self.ready;
+                let request = |run: &workers::Run| ready.class(run.class).needs.variant(run.variant).clone();
+                self.fleet.join(worker, capacity, ends_at, now, request);
+                self.seat_guests(worker);
                 self.reconcile(worker, &running, actions);
             }
             Event::WorkerEndsAt { worker, ends_at } => {
@@ -305,7 +370,9 @@ impl Scheduler {
             Event::WorkerSilent { worker } => self.fleet.update(worker, |w| w.silent = true),
             Event::WorkerLost { worker, counts } => self.lose(worker, counts, actions),
             Event::RunStarted { task, run } => self.mark_started(task, run),
-            Event::RunEnded { worker, task, run, outcome } => self.end_run(worker, task, run, outcome, actions),
+            Event::RunEnded { worker, task, run, outcome, wall } => {
+                self.end_run(worker, task, run, outcome, wall, actions);
+            }
             Event::Cancel { tasks } => self.cancel(&tasks, actions),
             Event::Retry { tasks } => self.retry(&tasks, actions),
             Event::Hold(held) => self.held = held,

@@ -4,12 +4,14 @@
 
 use super::{Action, Counts, End, Event, Kind, Millis, RequeueCause, Scheduler, Shape, TaskState};
 use crate::runtime::ids::{ArrayId, RunId, TaskId, WorkerId};
-use crate::runtime::protocol::{Capacity, Outcome, Request, TaskRef};
+use crate::runtime::protocol::{Capacity, Gpus, HeldRun, Outcome, Place, Request, TaskRef};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Doing {
     Idle,
+    /// At a worker, where it waits for room.
+    Waiting(WorkerId, RunId),
     Running(WorkerId, RunId),
     Ended(End),
 }
@@ -21,6 +23,17 @@ pub(super) struct Task {
     pub(super) losses: u8,
 }
 
+/// A run on a worker.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Hosted {
+    pub(super) task: TaskId,
+    pub(super) variant: u8,
+    pub(super) place: Place,
+    pub(super) hands_over: bool,
+    /// It is a guest of this worker, which leads.
+    pub(super) lead: Option<WorkerId>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub(super) capacity: Capacity,
@@ -28,7 +41,9 @@ pub(super) struct Host {
     pub(super) accepts: bool,
     pub(super) drains: bool,
     /// Everything that occupies it.
-    pub(super) runs: BTreeMap<RunId, TaskId>,
+    pub(super) runs: BTreeMap<RunId, Hosted>,
+    /// What waits for room.
+    pub(super) waiting: BTreeMap<RunId, Hosted>,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -38,6 +53,10 @@ pub(super) struct Oracle {
     pub(super) hosts: BTreeMap<WorkerId, Host>,
     pub(super) counters: BTreeMap<String, u64>,
     pub(super) held: bool,
+    /// Milliseconds each array's tasks need, asked for or learned.
+    pub(super) times: BTreeMap<ArrayId, Millis>,
+    /// Members that are not here: their lead came back before them.
+    absent: BTreeMap<RunId, (WorkerId, Vec<WorkerId>)>,
 }
 
 impl Oracle {
@@ -144,8 +163,20 @@ impl Oracle {
                 }
             }
             Event::WorkerLost { worker, counts } => {
-                let runs = self.hosts.remove(&worker).map_or(BTreeMap::new(), |h| h.runs);
-                for (run, task) in runs {
+                self.lose_member(worker, &mut out);
+                let lost = self.hosts.remove(&worker);
+                let (runs, waiting) = lost.map_or_else(Default::default, |h| (h.runs, h.waiting));
+                for (run, hosted) in waiting {
+                    if self.tasks[&hosted.task].doing == Doing::Waiting(worker, run) {
+                        self.requeue(hosted.task, run, RequeueCause::Interrupted, &mut out);
+                    }
+                }
+                for (run, hosted) in runs {
+                    if hosted.lead.is_some() {
+                        continue;
+                    }
+                    self.dissolve(run, &mut out);
+                    let task = hosted.task;
                     let entry = self.tasks.get_mut(&task).expect("known task");
                     if entry.doing != Doing::Running(worker, run) {
                         continue;
@@ -158,13 +189,13 @@ impl Oracle {
                     }
                 }
             }
-            Event::RunEnded { worker, task, run, outcome } => {
+            Event::RunEnded { worker, task, run, outcome, .. } => {
                 self.run_ended(worker, task, run, outcome, &mut out);
             }
             Event::Cancel { tasks } => {
                 for task in tasks.iter().flat_map(|t| self.named(*t)).collect::<Vec<_>>() {
                     let doing = self.tasks[&task].doing.clone();
-                    if let Doing::Running(worker, run) = doing {
+                    if let Doing::Running(worker, run) | Doing::Waiting(worker, run) = doing {
                         out.push(Action::Kill { worker, task, run });
                     }
                     if !matches!(doing, Doing::Ended(_)) {
@@ -194,44 +225,122 @@ impl Oracle {
         worker: WorkerId,
         capacity: Capacity,
         ends_at: Option<Millis>,
-        running: &[(TaskId, RunId)],
+        running: &[HeldRun],
         out: &mut Vec<Action>,
     ) {
         let old = self.hosts.remove(&worker);
         let drains = old.as_ref().is_some_and(|h| h.drains);
-        let known = old.map_or(BTreeMap::new(), |h| h.runs);
-        for (run, task) in known.clone() {
-            if self.tasks[&task].doing == Doing::Running(worker, run) && !running.contains(&(task, run)) {
-                self.requeue(task, run, RequeueCause::Interrupted, out);
+        let (known, waited) = old.map_or_else(Default::default, |h| (h.runs, h.waiting));
+        let lists = |run: &RunId, task: TaskId| running.iter().any(|held| (held.run, held.task) == (*run, task));
+        let mut runs = BTreeMap::new();
+        for (run, hosted) in known.iter().chain(&waited) {
+            let task = hosted.task;
+            if hosted.lead.is_some() || lists(run, task) {
+                continue;
+            }
+            self.dissolve(*run, out);
+            if matches!(self.tasks[&task].doing, Doing::Running(w, r) | Doing::Waiting(w, r) if (w, r) == (worker, *run))
+            {
+                self.requeue(task, *run, RequeueCause::Interrupted, out);
             }
         }
-        let mut runs = BTreeMap::new();
-        let mut running = running.to_vec();
-        running.sort_unstable_by_key(|(_, run)| *run);
-        for (task, run) in running {
-            runs.insert(run, task);
+        runs.extend(known.iter().filter(|(_, h)| h.lead.is_some()).map(|(run, h)| (*run, h.clone())));
+        let mut held: Vec<&HeldRun> = running.iter().collect();
+        held.sort_unstable_by_key(|held| held.run);
+        for held in held {
+            let (task, run) = (held.task, held.run);
+            let fresh =
+                Hosted { task, variant: held.variant, place: held.place.clone(), hands_over: false, lead: None };
+            let known_one = known.get(&run).map(|known| Hosted { hands_over: false, ..known.clone() });
+            runs.insert(run, known_one.unwrap_or(fresh));
+            let waits = self.tasks[&task].doing == Doing::Waiting(worker, run);
             // A known run of a ready task was told to end before the task became ready.
-            if self.is_ready(task) && !known.contains_key(&run) {
+            if (self.is_ready(task) && !known.contains_key(&run) && !waited.contains_key(&run)) || waits {
                 self.set(task, Doing::Running(worker, run));
+                let members: Vec<WorkerId> = held.place.nodes.iter().skip(1).map(|part| part.worker).collect();
+                if !members.is_empty() {
+                    self.absent.insert(run, (worker, members));
+                }
             } else if self.tasks[&task].doing != Doing::Running(worker, run) {
                 out.push(Action::Kill { worker, task, run });
             }
         }
         let accepts = !drains;
-        self.hosts.insert(worker, Host { capacity, ends_at, accepts, drains, runs });
+        let waiting = BTreeMap::new();
+        self.hosts.insert(worker, Host { capacity, ends_at, accepts, drains, runs, waiting });
+        self.seat();
+    }
+
+    /// Members that are here have their guests.
+    fn seat(&mut self) {
+        for (run, (lead, members)) in &mut self.absent {
+            let Some(hosted) = self.hosts.get(lead).and_then(|host| host.runs.get(run)).cloned() else { continue };
+            members.retain(|member| {
+                let Some(host) = self.hosts.get_mut(member) else { return true };
+                let guest = Hosted { place: Place::default(), lead: Some(*lead), ..hosted.clone() };
+                host.runs.entry(*run).or_insert(guest);
+                false
+            });
+        }
+        self.absent.retain(|_, (_, members)| !members.is_empty());
+    }
+
+    /// Returns the members of a run on several workers.
+    fn members(&self, run: RunId) -> Vec<WorkerId> {
+        let here = self.hosts.iter().filter(|(_, host)| host.runs.get(&run).is_some_and(|h| h.lead.is_some()));
+        let absent = self.absent.get(&run).map(|(_, members)| members.clone()).unwrap_or_default();
+        here.map(|(id, _)| *id).chain(absent).collect()
+    }
+
+    /// The next server knows nothing of teams until their leads are back.
+    pub(super) fn forget_absent(&mut self) {
+        self.absent.clear();
+    }
+
+    fn dissolve(&mut self, run: RunId, out: &mut Vec<Action>) {
+        for member in self.members(run) {
+            if let Some(host) = self.hosts.get_mut(&member) {
+                host.runs.remove(&run);
+            }
+            out.push(Action::Guest { worker: member, run, here: false });
+        }
+        self.absent.remove(&run);
+    }
+
+    fn lose_member(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+        let here = self.hosts.get(&worker).map(|host| host.runs.clone()).unwrap_or_default();
+        let mut lost: Vec<(RunId, WorkerId)> = here.iter().filter_map(|(run, h)| Some((*run, h.lead?))).collect();
+        for (run, (lead, members)) in &mut self.absent {
+            if members.contains(&worker) {
+                members.retain(|member| *member != worker);
+                lost.push((*run, *lead));
+            }
+        }
+        for (run, lead) in lost {
+            let task = self.hosts[&lead].runs[&run].task;
+            if self.tasks[&task].doing == Doing::Running(lead, run) {
+                out.push(Action::Kill { worker: lead, task, run });
+                self.requeue(task, run, RequeueCause::WorkerLost, out);
+            }
+        }
     }
 
     fn run_ended(&mut self, worker: WorkerId, task: TaskId, run: RunId, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(host) = self.hosts.get_mut(&worker) else {
             return;
         };
-        if host.runs.get(&run) != Some(&task) {
+        let of_task = |hosted: &&Hosted| hosted.task == task && hosted.lead.is_none();
+        if host.runs.get(&run).filter(of_task).is_some() {
+            self.vacate(worker, run);
+            self.dissolve(run, out);
+        } else if host.waiting.get(&run).filter(of_task).is_some() {
+            host.waiting.remove(&run);
+        } else {
             return;
         }
-        host.runs.remove(&run);
         let retries = self.shapes[&task.array].retries;
         let entry = self.tasks.get_mut(&task).expect("known task");
-        if entry.doing != Doing::Running(worker, run) {
+        if entry.doing != Doing::Running(worker, run) && entry.doing != Doing::Waiting(worker, run) {
             return;
         }
         match outcome {
@@ -247,57 +356,121 @@ impl Oracle {
         }
     }
 
-    fn request(&self, task: TaskId) -> &Request {
-        &self.shapes[&task.array].request
+    /// A run leaves its room to the first that waits for one like it.
+    fn vacate(&mut self, worker: WorkerId, run: RunId) {
+        let host = self.hosts.get_mut(&worker).expect("known host");
+        let ended = host.runs.remove(&run).expect("known run");
+        let needs = |hosted: &Hosted| {
+            let shape = &self.shapes[&hosted.task.array];
+            (shape.needs.clone(), shape.time_request, hosted.variant)
+        };
+        let next = host.waiting.iter().find(|(_, next)| ended.hands_over && needs(next) == needs(&ended));
+        if let Some((next, _)) = next.map(|(run, hosted)| (*run, hosted)) {
+            let hosted = host.waiting.remove(&next).expect("just found");
+            let task = hosted.task;
+            host.runs.insert(next, Hosted { place: ended.place, ..hosted });
+            if self.tasks[&task].doing == Doing::Waiting(worker, next) {
+                self.set(task, Doing::Running(worker, next));
+            }
+        }
     }
 
-    /// Whether the task fits beside what is on the worker.
-    fn fits(&self, task: TaskId, host: &Host, now: Millis) -> bool {
-        let wanted = self.request(task);
-        let used = || host.runs.values().map(|t| self.request(*t));
-        let time = self.shapes[&task.array].time_request.unwrap_or(0);
+    fn request(&self, task: TaskId, variant: u8) -> &Request {
+        self.shapes[&task.array].needs.variant(variant)
+    }
+
+    /// Whether the task fits beside what is on the worker, in this variant.
+    pub(super) fn fits(&self, task: TaskId, variant: u8, host: &Host, now: Millis) -> bool {
+        let wanted = self.request(task, variant);
+        let used = || host.runs.values().map(|h| self.request(h.task, h.variant));
+        let time = self.times[&task.array];
+        let share = |gpu: u32| -> u32 {
+            let parts = host.runs.values().flat_map(|h| &h.place.gpus);
+            parts.filter(|part| part.gpu == gpu).map(|part| part.share.0).sum()
+        };
+        let shares = || (0..host.capacity.gpus).map(share);
+        let (whole, part) = (wanted.gpus.0 / Gpus::ONE, wanted.gpus.0 % Gpus::ONE);
+        let untouched = shares().filter(|share| *share == 0).count() as u32;
+        let beside = shares().any(|share| share > 0 && share + part <= Gpus::ONE);
+        let gpus = untouched >= whole && (part == 0 || beside || untouched > whole);
         host.accepts
             && host.ends_at.is_none_or(|end| end > now && end - now >= time)
             && used().map(|r| r.cores).sum::<u32>() + wanted.cores <= host.capacity.cores
             && used().map(|r| r.memory_bytes).sum::<u64>() + wanted.memory_bytes <= host.capacity.memory_bytes
-            && used().map(|r| r.gpus).sum::<u32>() + wanted.gpus <= host.capacity.gpus
+            && gpus
     }
 
-    /// Whether counters and the array's own bound allow one more.
-    fn is_allowed(&self, task: TaskId) -> bool {
-        let running = |t: &TaskId| matches!(self.tasks[t].doing, Doing::Running(..));
+    /// Whether the array's own bound allows one more.
+    fn is_below_bound(&self, task: TaskId) -> bool {
+        let placed = |t: &TaskId| matches!(self.tasks[t].doing, Doing::Running(..) | Doing::Waiting(..));
         let elements = self.named(TaskRef::Array(task.array));
-        let running = elements.iter().filter(|t| running(t)).count();
-        let at_most = self.shapes[&task.array].at_most;
-        let runs = || self.hosts.values().flat_map(|h| h.runs.values());
-        at_most.is_none_or(|most| running < most as usize)
-            && self.request(task).counters.iter().all(|(name, wanted)| {
-                let used = runs().map(|t| self.request(*t).counters.get(name).unwrap_or(&0));
-                used.sum::<u64>() + wanted <= self.counters.get(name).copied().unwrap_or(0)
-            })
+        let placed = elements.iter().filter(|t| placed(t)).count();
+        self.shapes[&task.array].at_most.is_none_or(|most| placed < most as usize)
+    }
+
+    /// Whether the counters allow one more in this variant.
+    fn is_allowed(&self, task: TaskId, variant: u8) -> bool {
+        let runs = || self.hosts.values().flat_map(|h| h.runs.values()).filter(|hosted| hosted.lead.is_none());
+        self.request(task, variant).counters.iter().all(|(name, wanted)| {
+            let used = runs().map(|h| self.request(h.task, h.variant).counters.get(name).unwrap_or(&0));
+            used.sum::<u64>() + wanted <= self.counters.get(name).copied().unwrap_or(0)
+        })
     }
 
     /// Takes in an assignment, which must be allowed.
-    pub(super) fn assign(&mut self, worker: WorkerId, task: TaskId, run: RunId, now: Millis) {
+    pub(super) fn assign(&mut self, worker: WorkerId, run: RunId, start: &Hosted, waits: bool, now: Millis) {
+        let task = start.task;
         assert!(!self.held);
         assert!(self.is_ready(task), "{task:?} is not ready");
-        assert!(self.fits(task, &self.hosts[&worker], now), "{task:?} does not fit {worker}");
-        assert!(self.is_allowed(task), "{task:?} exceeds a bound");
+        assert!(self.is_below_bound(task), "{task:?} exceeds a bound");
+        if waits {
+            let host = &self.hosts[&worker];
+            assert!(host.accepts && host.ends_at.is_none_or(|end| end >= now + self.times[&task.array].max(1)));
+            self.set(task, Doing::Waiting(worker, run));
+            let host = self.hosts.get_mut(&worker).expect("checked above");
+            assert_eq!(host.waiting.insert(run, start.clone()), None);
+            return;
+        }
+        assert!(self.fits(task, start.variant, &self.hosts[&worker], now), "{task:?} does not fit {worker}");
+        assert!(self.is_allowed(task, start.variant), "{task:?} exceeds a counter");
+        let nodes = self.shapes[&task.array].needs.nodes;
+        assert_eq!(start.place.nodes.len() as u32, if nodes == 1 { 0 } else { nodes });
+        for member in start.place.nodes.iter().skip(1) {
+            let host = &self.hosts[&member.worker];
+            assert!(self.fits(task, 0, host, now), "{task:?} does not fit its member {}", member.worker);
+            // Its part of the place is known to the scheduler alone; tasks on several workers want no GPUs here.
+            let guest = Hosted { place: Place::default(), lead: Some(worker), ..start.clone() };
+            let host = self.hosts.get_mut(&member.worker).expect("checked above");
+            assert_eq!(host.runs.insert(run, guest), None);
+        }
         self.set(task, Doing::Running(worker, run));
         let host = self.hosts.get_mut(&worker).expect("checked above");
-        assert_eq!(host.runs.insert(run, task), None);
+        assert_eq!(host.runs.insert(run, start.clone()), None);
     }
 
     /// Whether a ready task is left although it fits somewhere that is not reserved.
-    pub(super) fn missed(&self, reserved: Option<WorkerId>, now: Millis) -> Option<(TaskId, WorkerId)> {
+    pub(super) fn missed(&self, reserved: &[WorkerId], now: Millis) -> Option<TaskId> {
         let ready = self.ready().into_iter().filter(|_| !self.held);
-        for task in ready.filter(|t| self.is_allowed(*t)) {
-            let mut hosts = self.hosts.iter().filter(|(id, _)| reserved != Some(**id));
-            if let Some((id, _)) = hosts.find(|(_, host)| self.fits(task, host, now)) {
-                return Some((task, *id));
+        for task in ready.filter(|t| self.is_below_bound(*t)) {
+            let needs = &self.shapes[&task.array].needs;
+            for variant in 0..needs.variants.len() as u8 {
+                let hosts = self.hosts.iter().filter(|(id, _)| !reserved.contains(*id));
+                let fitting = hosts.filter(|(_, host)| self.fits(task, variant, host, now)).count();
+                if fitting >= needs.nodes as usize && self.is_allowed(task, variant) {
+                    return Some(task);
+                }
             }
         }
         None
+    }
+
+    /// Returns a task that waits at a worker although it fits somewhere that is not reserved.
+    pub(super) fn stuck(&self, reserved: &[WorkerId], now: Millis) -> Option<TaskId> {
+        let waiting = self.hosts.values().filter(|host| host.accepts).flat_map(|host| &host.waiting);
+        let wanted = waiting.filter(|(run, h)| matches!(self.tasks[&h.task].doing, Doing::Waiting(_, r) if r == **run));
+        let mut hosts = self.hosts.iter().filter(|(id, _)| !reserved.contains(*id)).map(|(_, host)| host);
+        let mut wanted = wanted.map(|(_, hosted)| hosted);
+        wanted.find(|h| hosts.any(|host| self.fits(h.task, h.variant, host, now))).map(|h| h.task)
     }
 
     /// Compares every task, and the numbers, with the scheduler.
@@ -308,6 +481,7 @@ impl Oracle {
             let state = scheduler.state(*id).expect("known task");
             match (&task.doing, &state) {
                 (Doing::Idle, TaskState::Ready) => assert!(ready.contains(id)),
+                (Doing::Waiting(..), TaskState::Ready) => {}
                 (Doing::Idle, TaskState::Waiting { on }) => {
                     let finished = Doing::Ended(End::Finished);
                     assert!(self.named(*on).iter().any(|t| self.tasks[t].doing != finished));
@@ -334,7 +508,8 @@ impl Oracle {
         assert_eq!(counts, scheduler.totals());
         for (id, host) in &self.hosts {
             let runs: BTreeMap<RunId, TaskId> = scheduler.running_on(*id).map(|(t, r)| (r, t)).collect();
-            assert_eq!(runs, host.runs, "on worker {id}");
+            let expected: BTreeMap<RunId, TaskId> = host.runs.iter().map(|(run, h)| (*run, h.task)).collect();
+            assert_eq!(runs, expected, "on worker {id}");
         }
     }
 }

@@ -1,24 +1,24 @@
 //! Which ready task goes to which worker.
 //!
 //! Called by `mod` once per batch of events. Classes are served by the rank of their first array;
-//! each takes the first worker in filling order that fits. The first class in rank that has found
-//! no place for [`STARVATION_MILLISECONDS`] although it could have one gets a guard: the worker
-//! that is nearest to free, and the counters it needs, are kept from those that rank behind it.
+//! each takes the first worker in filling order that fits its best variant, else the next variant. The first
+//! class in rank that has found no place for [`STARVATION_MILLISECONDS`] although it could have one gets a
+//! guard: the workers that are nearest to free, and the counters it needs, are kept from those that rank
+//! behind it.
 
-use super::ready::Rank;
-use super::workers::Run;
+use super::ready::{Class, Rank};
+use super::workers::{Run, Wanted};
 use super::{Action, Millis, Scheduler};
-use crate::runtime::ids::WorkerId;
+use crate::runtime::ids::{RunId, TaskId, WorkerId};
 use std::cmp::Reverse;
 
 /// How long a class may be overtaken by smaller ones before a place is kept for it.
 pub(super) const STARVATION_MILLISECONDS: Millis = 10_000;
 
 /// What is kept for a class, from those behind it.
-#[derive(Clone, Copy)]
 struct Guard {
     class: u32,
-    worker: Option<WorkerId>,
+    workers: Vec<WorkerId>,
 }
 
 /// What was missing when a class could not be placed entirely.
@@ -34,8 +34,9 @@ impl Scheduler {
         if self.held {
             return;
         }
-        // Whatever becomes of the reservation, that worker is looked at again.
-        if let Some((_, worker)) = self.reservation {
+        // Whatever becomes of the reservation, those workers are looked at again.
+        let reserved = self.reservation.as_ref().map(|(_, workers)| workers.clone());
+        for worker in reserved.unwrap_or_default() {
             self.fleet.touch(worker);
         }
         let freed = self.fleet.settle();
@@ -46,7 +47,7 @@ impl Scheduler {
                 break;
             }
             last = Some(rank);
-            let missing = self.place(class, rank, guard, &freed, now, actions);
+            let missing = self.place(class, rank, guard.as_ref(), &freed, now, actions);
             if let Some(missing) = missing
                 && guard.is_none()
                 && self.is_starving(class, now)
@@ -54,7 +55,10 @@ impl Scheduler {
                 guard = self.protect(class, missing, now);
             }
         }
-        self.reservation = guard.and_then(|g| Some((g.class, g.worker?)));
+        let kept = guard.filter(|guard| !guard.workers.is_empty());
+        self.reservation = kept.map(|guard| (guard.class, guard.workers));
+        self.take_back(now, actions);
+        self.send_ahead(&freed, now, actions);
     }
 
     /// Places elements of the first array of a class until nothing is left or something is missing.
@@ -62,12 +66,12 @@ impl Scheduler {
         &mut self,
         class: u32,
         (_, slot): Rank,
-        guard: Option<Guard>,
+        guard: Option<&Guard>,
         freed: &[WorkerId],
         now: Millis,
         actions: &mut Vec<Action>,
     ) -> Option<Missing> {
-        let except = guard.and_then(|guard| guard.worker);
+        let except = guard.map_or(&[][..], |guard| &guard.workers);
         loop {
             let startable = self.array(slot).startable();
             if startable == 0 {
@@ -75,33 +79,71 @@ impl Scheduler {
             }
             let entry = self.ready.class(class);
             let kept = guard.is_some_and(|g| entry.shares_counter(self.ready.class(g.class)));
-            let allowed = if kept { 0 } else { self.ready.counter_room(class) };
-            if allowed == 0 {
+            let allowed = |variant| if kept { 0 } else { self.ready.counter_room(class, variant) };
+            let variants = (0..entry.needs.variants.len() as u8).filter(|variant| allowed(*variant) > 0);
+            let variants: arrayvec::ArrayVec<u8, { super::VARIANTS_MAX as usize }> = variants.collect();
+            if variants.is_empty() {
                 // The freed workers were not looked at.
                 self.ready.class_mut(class).settled = false;
                 return Some(Missing::Counters);
             }
-            let found = if entry.settled {
-                self.fleet.find_among(freed, entry, except, now)
-            } else {
-                self.fleet.find(entry, except, now)
-            };
-            let Some(worker) = found else {
+            let time = entry.time_needed(self.fleet.longest());
+            let found = variants.iter().find_map(|variant| {
+                let wanted = Wanted { request: entry.needs.variant(*variant), time, now, except };
+                if entry.needs.nodes > 1 {
+                    return Some((*variant, self.find_team(entry, wanted, freed)?));
+                }
+                let found = match entry.settled {
+                    true => self.fleet.find_among(freed, wanted),
+                    false => self.fleet.find(wanted),
+                };
+                Some((*variant, vec![found?]))
+            });
+            let Some((variant, workers)) = found else {
                 self.ready.class_mut(class).settled = true;
                 return Some(Missing::Worker);
             };
-            let room = self.fleet.get(worker).map_or(0, |w| w.room(&entry.request));
-            for _ in 0..room.min(allowed).min(startable) {
-                self.assign(slot, worker, actions);
+            if let [worker] = workers[..] {
+                let request = entry.needs.variant(variant);
+                let room = self.fleet.get(worker).map_or(0, |w| w.room.copies(request));
+                for _ in 0..room.min(allowed(variant)).min(startable) {
+                    self.assign(slot, worker, variant, actions);
+                }
+            } else {
+                self.assign_team(slot, &workers, actions);
             }
-            self.fleet.reindex(worker);
-            if self.reservation != Some((class, worker)) {
+            for worker in &workers {
+                self.fleet.reindex(*worker);
+            }
+            if self.reservation.as_ref().is_none_or(|(holder, kept)| *holder != class || *kept != workers) {
                 self.ready.class_mut(class).blocked_since = None;
             }
         }
     }
 
-    fn assign(&mut self, slot: u32, worker: WorkerId, actions: &mut Vec<Action>) {
+    /// Returns as many workers as a class needs at once, all of which have room; `None` if there are not enough.
+    fn find_team(&self, class: &Class, wanted: Wanted<'_>, freed: &[WorkerId]) -> Option<Vec<WorkerId>> {
+        if class.settled && freed.is_empty() {
+            return None;
+        }
+        let mut taken = wanted.except.to_vec();
+        let own = taken.len();
+        for _ in 0..class.needs.nodes {
+            taken.push(self.fleet.find(Wanted { except: &taken, ..wanted })?);
+        }
+        Some(taken.split_off(own))
+    }
+
+    fn assign(&mut self, slot: u32, worker: WorkerId, variant: u8, actions: &mut Vec<Action>) {
+        let (task, class, run) = self.start_next(slot);
+        let entry = Run::new(task, class, variant);
+        let line = entry.line();
+        let place = self.occupy(worker, run, entry);
+        actions.push(Action::Assign { worker, task, run, variant, line, waits: false, place });
+    }
+
+    /// Takes the next element of an array and gives it a new run.
+    pub(super) fn start_next(&mut self, slot: u32) -> (TaskId, u32, RunId) {
         let (task, class) = self.change(slot, |array| {
             let element =
                 array.next_idle().expect("a startable array has an idle element, before the cursor or behind it");
@@ -110,9 +152,7 @@ impl Scheduler {
         });
         let run = self.next_run;
         self.next_run = run.next();
-        let entry = Run { task, class, started: false, doomed: false };
-        self.occupy(worker, run, entry);
-        actions.push(Action::Assign { worker, task, run });
+        (task, class, run)
     }
 
     /// Whether a class has waited too long; its clock starts here.
@@ -129,25 +169,24 @@ impl Scheduler {
         if entry.infeasible_at == Some(version) || self.ready.missing_counter(class).is_some() {
             return None;
         }
-        let holds = |id: &WorkerId| {
-            let worker = self.fleet.get(*id);
-            worker.is_some_and(|w| w.could_hold(entry, now))
-        };
-        let kept = self.reservation.filter(|(holder, _)| *holder == class);
-        let kept = kept.map(|(_, worker)| worker).filter(holds);
-        let nearest = || {
-            let workers = self.fleet.iter().filter(|(_, w)| w.could_hold(entry, now));
-            let nearest = workers.max_by_key(|(id, w)| (w.free().cores, Reverse(*id)));
-            nearest.map(|(id, _)| id)
-        };
-        let Some(worker) = kept.or_else(nearest) else {
+        let (nodes, time) = (entry.needs.nodes as usize, entry.time_needed(self.fleet.longest()));
+        let mut able: Vec<(WorkerId, u32)> = self
+            .fleet
+            .iter()
+            .filter(|(_, worker)| worker.could_hold(entry, time, now))
+            .map(|(id, worker)| (id, worker.room.free_cores()))
+            .collect();
+        if able.len() < nodes {
             self.ready.class_mut(class).infeasible_at = Some(version);
             return None;
-        };
-        Some(Guard {
-            class,
-            // While a counter is missing an idle worker would be a waste.
-            worker: (missing == Missing::Worker).then_some(worker),
-        })
+        }
+        if missing == Missing::Counters {
+            // An idle worker would be a waste.
+            return Some(Guard { class, workers: Vec::new() });
+        }
+        let before = self.reservation.as_ref().filter(|(holder, _)| *holder == class);
+        let kept = |id: WorkerId| before.is_some_and(|(_, workers)| workers.contains(&id));
+        able.sort_unstable_by_key(|(id, free)| (!kept(*id), Reverse(*free), *id));
+        Some(Guard { class, workers: able[..nodes].iter().map(|(id, _)| *id).collect() })
     }
 }

@@ -6,7 +6,7 @@ use super::arrays::{Array, Cell};
 use super::tasks::Standing;
 use super::{End, Millis, Scheduler};
 use crate::runtime::ids::{ArrayId, RunId, TaskId, WorkerId};
-use crate::runtime::protocol::{Capacity, Request, TaskRef};
+use crate::runtime::protocol::{Capacity, Needs, TaskRef};
 
 /// Numbers of tasks by what they are doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -122,7 +122,7 @@ pub struct WorkerLoad {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Demand<'a> {
     /// What each needs.
-    pub request: &'a Request,
+    pub needs: &'a Needs,
     /// Milliseconds that must be left on the worker.
     pub time_request: Option<Millis>,
     /// How many could start now, were there room.
@@ -130,9 +130,10 @@ pub struct Demand<'a> {
 }
 
 impl Demand<'_> {
-    /// Returns the cores all of them want.
+    /// Returns the cores all of them want, each in its best variant.
     pub fn cores(&self) -> u64 {
-        self.tasks.saturating_mul(self.request.cores.into())
+        let each = u64::from(self.needs.variant(0).cores) * u64::from(self.needs.nodes);
+        self.tasks.saturating_mul(each)
     }
 }
 
@@ -167,7 +168,7 @@ impl Scheduler {
 
     /// Whether all tasks have ended and nothing is on a worker.
     pub fn is_idle(&self) -> bool {
-        self.unfinished() == 0 && self.fleet.iter().all(|(_, w)| w.runs().is_empty())
+        self.unfinished() == 0 && self.fleet.iter().all(|(_, w)| w.runs().is_empty() && w.waiting().is_empty())
     }
 
     /// Returns what a task is doing; `None` if there is no such task.
@@ -184,10 +185,10 @@ impl Scheduler {
             && let Some((worker, run)) = self.running.get(&array.task(element))
         {
             let entry = self.fleet.get(*worker).and_then(|w| w.runs().get(run));
-            return TaskState::Running {
-                worker: *worker,
-                run: *run,
-                started: entry.is_some_and(|entry| entry.started),
+            return match entry {
+                Some(entry) => TaskState::Running { worker: *worker, run: *run, started: entry.started },
+                // It waits there for room.
+                None => TaskState::Ready,
             };
         }
         let mut unmet = array.after.iter();
@@ -222,7 +223,7 @@ impl Scheduler {
     pub fn worker_load(&self, worker: WorkerId) -> Option<WorkerLoad> {
         self.fleet.get(worker).map(|worker| WorkerLoad {
             running: worker.runs().len(),
-            free: worker.free(),
+            free: worker.room.free(),
             accepts: worker.accepts(),
         })
     }
@@ -231,7 +232,7 @@ impl Scheduler {
     pub fn demand(&self) -> impl Iterator<Item = Demand<'_>> {
         let classes = self.ready.classes().iter();
         let demands = classes.map(|class| Demand {
-            request: &class.request,
+            needs: &class.needs,
             time_request: class.time_request,
             tasks: class.queue().map(|(_, slot)| u64::from(self.array(slot).startable())).sum(),
         });

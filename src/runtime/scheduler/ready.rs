@@ -4,7 +4,8 @@
 //! class that has one; a counter's `used` is the sum over all runs that are on workers.
 
 use super::Millis;
-use crate::runtime::protocol::Request;
+use super::durations::Durations;
+use crate::runtime::protocol::{Needs, Request};
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +14,26 @@ use std::ops::Bound;
 /// Order in which arrays are served: larger priority, then earlier submission (slot).
 pub(super) type Rank = (Reverse<i32>, u32);
 
-/// One distinct request, and the arrays that make it.
+/// Milliseconds of work that may wait at a worker for each run that has room there.
+const AHEAD: f64 = 20.0;
+/// Runs that may wait for each run that has room, were they ever so short.
+const AHEAD_MAX: f64 = 1024.0;
+/// Mean milliseconds of tasks for which nothing waits: the round trip to the server is nothing to them.
+const AHEAD_MEAN_MAX: f64 = 100.0;
+
+/// Tasks that need the same, and the arrays they are of.
 #[derive(Debug)]
 pub(super) struct Class {
-    pub(super) request: Request,
+    pub(super) needs: Needs,
     pub(super) time_request: Option<Millis>,
-    /// Counters it needs: index and amount.
-    counters: Vec<(u32, u64)>,
+    /// Counters that each variant needs: index and amount.
+    counters: Vec<Vec<(u32, u64)>>,
+    durations: Durations,
     queue: BTreeSet<Rank>,
     /// No worker fits it, but perhaps one of those that were freed since.
     pub(super) settled: bool,
+    /// What it had was sent ahead to all workers whose lines it may join.
+    pub(super) was_sent_ahead: bool,
     /// Since when it has found no place.
     pub(super) blocked_since: Option<Millis>,
     /// State of the fleet in which no worker could hold it even when empty.
@@ -32,8 +43,42 @@ pub(super) struct Class {
 impl Class {
     /// Whether it needs one of the counters that `other` needs.
     pub(super) fn shares_counter(&self, other: &Self) -> bool {
-        let wanted = |index: u32| other.counters.iter().any(|(i, _)| *i == index);
-        self.counters.iter().any(|(index, _)| wanted(*index))
+        let wanted = |index: u32| other.counters.iter().flatten().any(|(i, _)| *i == index);
+        self.counters.iter().flatten().any(|(index, _)| wanted(*index))
+    }
+    /// Returns the milliseconds that must be left on a worker: what was asked for, or else what nine of ten
+    /// tasks took, though not so much that no fresh worker had it.
+    pub(super) fn time_needed(&self, longest: Millis) -> Millis {
+        let learned = || self.durations.p90().unwrap_or(0).min(longest - longest / 10);
+        self.time_request.unwrap_or_else(learned)
+    }
+    /// Whether the time it needs was learned, not asked for.
+    pub(super) fn is_time_learned(&self) -> bool {
+        self.time_request.is_none() && self.durations.p90().is_some()
+    }
+    /// Returns how many of its runs may wait for each that has room; 0 while nothing is known.
+    pub(super) fn ahead(&self) -> u32 {
+        match self.durations.mean() {
+            Some(mean) if mean <= AHEAD_MEAN_MAX && self.needs.nodes == 1 && self.is_free_of_counters() => {
+                (AHEAD / mean).clamp(1.0, AHEAD_MAX) as u32
+            }
+            _ => 0,
+        }
+    }
+    /// Whether no variant needs a counter: those would be handed over past whoever waits for them.
+    fn is_free_of_counters(&self) -> bool {
+        self.counters.iter().all(Vec::is_empty)
+    }
+    /// A task has run so long, to its end or until it was interrupted.
+    pub(super) fn learn(&mut self, wall: Millis, interrupted: bool) {
+        let before = self.durations.p90();
+        if interrupted {
+            self.durations.add_interrupted(wall);
+        } else {
+            self.durations.add(wall);
+        }
+        // Where there was too little time before, there may be enough now.
+        self.settled &= self.durations.p90() == before;
     }
     /// Returns the arrays in its queue, best first.
     pub(super) fn queue(&self) -> impl Iterator<Item = Rank> + '_ {
@@ -52,34 +97,45 @@ struct Counter {
 #[derive(Default, Debug)]
 pub(super) struct Ready {
     classes: Vec<Class>,
-    ids: FxHashMap<(Request, Option<Millis>), u32>,
+    ids: FxHashMap<(Needs, Option<Millis>), u32>,
     heads: BTreeMap<Rank, u32>,
     counters: Vec<Counter>,
     counter_ids: FxHashMap<String, u32>,
 }
 
 impl Ready {
-    /// Returns the number of the class with this request.
-    pub(super) fn intern(&mut self, request: Request, time_request: Option<Millis>) -> u32 {
-        let key = (request, time_request);
+    /// Returns the number of the class with these needs.
+    pub(super) fn intern(&mut self, needs: Needs, time_request: Option<Millis>) -> u32 {
+        let key = (needs, time_request);
         if let Some(id) = self.ids.get(&key) {
             return *id;
         }
-        let request = key.0.clone();
-        let wanted = request.counters.iter();
-        let counters = wanted.map(|(name, amount)| (self.intern_counter(name), *amount)).collect();
+        let needs = key.0.clone();
+        let counters = needs.variants.iter().map(|request| self.counters_of(request)).collect();
         let id = self.classes.len() as u32;
         self.classes.push(Class {
-            request,
+            needs,
             time_request,
             counters,
+            durations: Durations::default(),
             queue: BTreeSet::new(),
             settled: false,
+            was_sent_ahead: false,
             blocked_since: None,
             infeasible_at: None,
         });
         self.ids.insert(key, id);
         id
+    }
+
+    /// Whether there is a class with these needs.
+    pub(super) fn knows(&self, needs: &Needs, time_request: Option<Millis>) -> bool {
+        self.ids.contains_key(&(needs.clone(), time_request))
+    }
+
+    fn counters_of(&mut self, request: &Request) -> Vec<(u32, u64)> {
+        let wanted = request.counters.iter();
+        wanted.map(|(name, amount)| (self.intern_counter(name), *amount)).collect()
     }
 
     fn intern_counter(&mut self, name: &str) -> u32 {
@@ -114,6 +170,7 @@ impl Ready {
         entry.queue.insert(rank);
         if head.is_none() {
             entry.settled = false;
+            entry.was_sent_ahead = false;
             entry.blocked_since = None;
         }
         self.move_head(class, head);
@@ -158,9 +215,9 @@ impl Ready {
         }
     }
 
-    /// Returns how many more runs of a class the counters allow.
-    pub(super) fn counter_room(&self, class: u32) -> u32 {
-        let wanted = self.class(class).counters.iter();
+    /// Returns how many more runs of a class and variant the counters allow.
+    pub(super) fn counter_room(&self, class: u32, variant: u8) -> u32 {
+        let wanted = self.class(class).counters[usize::from(variant)].iter();
         let rooms = wanted.filter(|(_, amount)| *amount > 0).map(|(id, amount)| {
             let counter = &self.counters[*id as usize];
             let left = u128::from(counter.total).saturating_sub(counter.used);
@@ -169,24 +226,29 @@ impl Ready {
         rooms.min().unwrap_or(u32::MAX)
     }
 
-    /// Returns the first counter that can never satisfy a class: its name, what is wanted, the total.
+    /// Returns the first counter that can never satisfy a class in any variant: its name, what the first variant
+    /// wants, the total.
     pub(super) fn missing_counter(&self, class: u32) -> Option<(&str, u64, u64)> {
-        let wanted = self.class(class).counters.iter();
-        let mut wanted = wanted.map(|(id, amount)| (&self.counters[*id as usize], *amount));
-        let (counter, amount) = wanted.find(|(counter, amount)| *amount > counter.total)?;
+        let variants = &self.class(class).counters;
+        let missing = variants.iter().map(|wanted| {
+            let mut wanted = wanted.iter().map(|(id, amount)| (&self.counters[*id as usize], *amount));
+            wanted.find(|(counter, amount)| *amount > counter.total)
+        });
+        let missing: Option<Vec<_>> = missing.collect();
+        let (counter, amount) = missing?.into_iter().next()?;
         Some((&counter.name, amount, counter.total))
     }
 
-    /// Takes what one run of a class needs from the counters.
-    pub(super) fn take_counters(&mut self, class: u32) {
-        for (id, amount) in &self.classes[class as usize].counters {
+    /// Takes what one run of a class and variant needs from the counters.
+    pub(super) fn take_counters(&mut self, class: u32, variant: u8) {
+        for (id, amount) in &self.classes[class as usize].counters[usize::from(variant)] {
             self.counters[*id as usize].used += u128::from(*amount);
         }
     }
 
     /// Gives that back.
-    pub(super) fn give_counters(&mut self, class: u32) {
-        for (id, amount) in &self.classes[class as usize].counters {
+    pub(super) fn give_counters(&mut self, class: u32, variant: u8) {
+        for (id, amount) in &self.classes[class as usize].counters[usize::from(variant)] {
             self.counters[*id as usize].used -= u128::from(*amount);
         }
     }
@@ -195,10 +257,10 @@ impl Ready {
 #[cfg(test)]
 impl Ready {
     /// Panics unless heads, queues and counters agree with each other and with the runs.
-    pub(super) fn check(&self, runs: impl Iterator<Item = u32>) {
+    pub(super) fn check(&self, runs: impl Iterator<Item = (u32, u8)>) {
         let mut used = vec![0; self.counters.len()];
-        for class in runs {
-            for (id, amount) in &self.class(class).counters {
+        for (class, variant) in runs {
+            for (id, amount) in &self.class(class).counters[usize::from(variant)] {
                 used[*id as usize] += u128::from(*amount);
             }
         }

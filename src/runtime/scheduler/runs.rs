@@ -6,29 +6,61 @@
 use super::arrays::{Cell, LOSSES_TO_POISON};
 use super::tasks::Ripples;
 use super::workers::Run;
-use super::{Action, End, RequeueCause, Scheduler};
+use super::{Action, End, Millis, RequeueCause, Scheduler};
 use crate::runtime::ids::{RunId, TaskId, WorkerId};
-use crate::runtime::protocol::Outcome;
-use std::collections::BTreeSet;
+use crate::runtime::protocol::{HeldRun, Outcome, Place};
+use std::collections::BTreeMap;
 
 impl Scheduler {
-    /// Puts a run on a worker, with all it occupies.
-    pub(super) fn occupy(&mut self, worker: WorkerId, run: RunId, entry: Run) {
-        let request = &self.ready.class(entry.class).request;
-        self.fleet.occupy(worker, run, entry, request);
-        self.ready.take_counters(entry.class);
+    /// Puts a new run on a worker, with all it occupies; returns what exactly it got.
+    pub(super) fn occupy(&mut self, worker: WorkerId, run: RunId, entry: Run) -> Place {
+        let request = self.ready.class(entry.class).needs.variant(entry.variant);
+        self.running.insert(entry.task, (worker, run));
+        let (class, variant) = (entry.class, entry.variant);
+        let place = self.fleet.occupy(worker, run, entry, request);
+        self.ready.take_counters(class, variant);
+        place
+    }
+
+    /// Takes a run off a worker; what waits for its room gets it, counters included.
+    fn release(&mut self, worker: WorkerId, run: RunId, entry: &Run, actions: &mut Vec<Action>) {
+        let request = self.ready.class(entry.class).needs.variant(entry.variant);
+        match self.fleet.release(worker, run, request) {
+            Some(next) => self.leave_line(next),
+            None => self.ready.give_counters(entry.class, entry.variant),
+        }
+        self.dissolve(run, actions);
         if !entry.doomed {
-            self.running.insert(entry.task, (worker, run));
+            self.running.remove(&entry.task);
         }
     }
 
-    /// Takes a run off a worker.
-    fn release(&mut self, worker: WorkerId, run: RunId, entry: Run) {
-        let request = &self.ready.class(entry.class).request;
-        self.fleet.release(worker, run, request);
-        self.ready.give_counters(entry.class);
+    /// A task does not wait at its worker any more.
+    fn leave_line(&mut self, task: TaskId) {
+        if self.running.contains_key(&task)
+            && let Some(slot) = self.locate(task)
+        {
+            self.change(slot, |array| array.waiting -= 1);
+        }
+    }
+
+    /// Takes a run off a worker where it waits for room.
+    fn dequeue(&mut self, worker: WorkerId, run: RunId, entry: &Run) {
+        self.fleet.dequeue(worker, run);
         if !entry.doomed {
+            self.leave_line(entry.task);
             self.running.remove(&entry.task);
+        }
+    }
+
+    /// How a run ends does not matter any more.
+    pub(super) fn doom(&mut self, worker: WorkerId, run: RunId) {
+        let waits = self.fleet.get(worker).is_some_and(|w| w.waiting().contains_key(&run));
+        let Some(entry) = self.fleet.run_mut(worker, run) else { return };
+        entry.doomed = true;
+        let task = entry.task;
+        if waits && let Some(slot) = self.locate(task) {
+            self.change(slot, |array| array.waiting -= 1);
         }
     }
 
@@ -47,13 +79,30 @@ impl Scheduler {
         task: TaskId,
         run: RunId,
         outcome: Outcome,
+        wall: Millis,
         actions: &mut Vec<Action>,
     ) {
-        let entry = self.fleet.get(worker).and_then(|w| w.runs().get(&run));
-        let Some(entry) = entry.copied().filter(|entry| entry.task == task) else {
+        let Some(host) = self.fleet.get(worker) else { return };
+        let entry = if let Some(entry) = host.runs().get(&run).filter(|entry| entry.lead.is_none()) {
+            let entry = entry.clone();
+            if entry.task != task {
+                return;
+            }
+            match outcome {
+                _ if entry.doomed => {}
+                Outcome::Finished | Outcome::TimeLimit => self.ready.class_mut(entry.class).learn(wall, false),
+                Outcome::Interrupted if wall > 0 => self.ready.class_mut(entry.class).learn(wall, true),
+                _ => {}
+            }
+            self.release(worker, run, &entry, actions);
+            entry
+        } else if let Some(entry) = host.waiting().get(&run).filter(|entry| entry.task == task) {
+            let entry = entry.clone();
+            self.dequeue(worker, run, &entry);
+            entry
+        } else {
             return;
         };
-        self.release(worker, run, entry);
         let Some(slot) = self.locate(task).filter(|_| !entry.doomed) else {
             return;
         };
@@ -80,7 +129,14 @@ impl Scheduler {
         self.spread(ripples, actions);
     }
 
-    fn requeue(&mut self, slot: u32, element: u32, run: RunId, cause: RequeueCause, actions: &mut Vec<Action>) {
+    pub(super) fn requeue(
+        &mut self,
+        slot: u32,
+        element: u32,
+        run: RunId,
+        cause: RequeueCause,
+        actions: &mut Vec<Action>,
+    ) {
         self.change(slot, |array| array.requeue(element));
         let task = self.array(slot).task(element);
         actions.push(Action::Requeued { task, run, cause });
@@ -89,9 +145,22 @@ impl Scheduler {
     /// A loss counts whether or not the start was reported: a task that kills its worker at once
     /// would never be found poisonous otherwise.
     pub(super) fn lose(&mut self, worker: WorkerId, counts: bool, actions: &mut Vec<Action>) {
+        self.lose_member(worker, actions);
         let mut ripples = Ripples::new();
-        for (run, entry) in self.fleet.remove(worker) {
-            self.ready.give_counters(entry.class);
+        let (runs, waiting) = self.fleet.remove(worker);
+        for (run, entry) in waiting {
+            if let Some(slot) = self.locate(entry.task).filter(|_| !entry.doomed) {
+                self.leave_line(entry.task);
+                self.running.remove(&entry.task);
+                self.requeue(slot, entry.task.element, run, RequeueCause::Interrupted, actions);
+            }
+        }
+        for (run, entry) in runs {
+            if entry.lead.is_some() {
+                continue;
+            }
+            self.ready.give_counters(entry.class, entry.variant);
+            self.dissolve(run, actions);
             let Some(slot) = self.locate(entry.task).filter(|_| !entry.doomed) else {
                 continue;
             };
@@ -110,23 +179,27 @@ impl Scheduler {
     }
 
     /// Compares what a worker says it runs with what is expected there.
-    pub(super) fn reconcile(&mut self, worker: WorkerId, reported: &[(TaskId, RunId)], actions: &mut Vec<Action>) {
-        let listed: BTreeSet<(RunId, TaskId)> = reported.iter().map(|(t, r)| (*r, *t)).collect();
-        let Some(entry) = self.fleet.get(worker) else {
+    pub(super) fn reconcile(&mut self, worker: WorkerId, reported: &[HeldRun], actions: &mut Vec<Action>) {
+        let listed: BTreeMap<(RunId, TaskId), &HeldRun> = reported.iter().map(|h| ((h.run, h.task), h)).collect();
+        let Some(host) = self.fleet.get(worker) else {
             return;
         };
-        let unlisted = entry.runs().iter();
-        let unlisted = unlisted.filter(|(run, entry)| !listed.contains(&(**run, entry.task)));
-        let unlisted: Vec<(RunId, Run)> = unlisted.map(|(run, entry)| (*run, *entry)).collect();
+        let unlisted = host.runs().iter().chain(host.waiting()).filter(|(_, entry)| entry.lead.is_none());
+        let unlisted = unlisted.filter(|(run, entry)| !listed.contains_key(&(**run, entry.task)));
+        let unlisted: Vec<(RunId, Run)> = unlisted.map(|(run, entry)| (*run, entry.clone())).collect();
         for (run, entry) in unlisted {
-            self.release(worker, run, entry);
+            if self.fleet.get(worker).is_some_and(|host| host.waiting().contains_key(&run)) {
+                self.dequeue(worker, run, &entry);
+            } else {
+                self.release(worker, run, &entry, actions);
+            }
             if let Some(slot) = self.locate(entry.task).filter(|_| !entry.doomed) {
                 let element = entry.task.element;
                 self.requeue(slot, element, run, RequeueCause::Interrupted, actions);
             }
         }
-        for (run, task) in listed {
-            if !self.recognise(worker, task, run) {
+        for ((run, task), held) in listed {
+            if !self.recognise(worker, held) {
                 actions.push(Action::Kill { worker, task, run });
             }
         }
@@ -134,21 +207,46 @@ impl Scheduler {
 
     /// Whether a run goes on: it is expected, or its task is ready. Other runs of known tasks still
     /// occupy the worker until they have ended; one that was told to end once stays so.
-    fn recognise(&mut self, worker: WorkerId, task: TaskId, run: RunId) -> bool {
-        let expected = self.fleet.get(worker).and_then(|w| w.runs().get(&run));
-        if let Some(expected) = expected {
+    fn recognise(&mut self, worker: WorkerId, held: &HeldRun) -> bool {
+        let (task, run) = (held.task, held.run);
+        let Some(host) = self.fleet.get(worker) else { return false };
+        if let Some(expected) = host.runs().get(&run) {
             return expected.task == task && !expected.doomed;
         }
+        let waited = host.waiting().get(&run).filter(|entry| entry.task == task).cloned();
         let Some(slot) = self.locate(task).filter(|_| run < self.next_run) else {
             return false;
         };
+        if let Some(entry) = &waited {
+            // It got its room by an end whose report was lost with the connection.
+            self.fleet.dequeue(worker, run);
+            if !entry.doomed {
+                self.leave_line(task);
+            }
+        }
         let array = self.array(slot);
-        let adopt = array.unmet == 0 && array.cell(task.element) == Cell::IDLE;
-        let entry = Run { task, class: array.class, started: true, doomed: !adopt };
-        self.occupy(worker, run, entry);
-        if adopt {
+        let ready = waited.is_none() && array.unmet == 0 && array.cell(task.element) == Cell::IDLE;
+        let wanted = ready || waited.is_some_and(|entry| !entry.doomed);
+        let class = array.class;
+        let variants = self.ready.class(class).needs.variants.len() as u8;
+        let variant = held.variant.min(variants - 1);
+        let entry = Run {
+            started: true,
+            doomed: !wanted,
+            hands_over: false,
+            place: held.place.clone(),
+            ..Run::new(task, class, variant)
+        };
+        let request = self.ready.class(class).needs.variant(variant);
+        self.fleet.adopt(worker, run, entry, request);
+        self.ready.take_counters(class, variant);
+        if ready {
             self.change(slot, |array| array.start(task.element));
         }
-        adopt
+        if wanted {
+            self.running.insert(task, (worker, run));
+            self.readmit_team(worker, run, task, class, &held.place);
+        }
+        wanted
     }
 }

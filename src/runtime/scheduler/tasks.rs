@@ -5,7 +5,7 @@
 //! dependency, and one with an element that ended because of a dependency has one.
 
 use super::arrays::{Array, Cell};
-use super::{Action, End, Scheduler, Shape, SubmitError};
+use super::{Action, CLASSES_MAX, End, Scheduler, Shape, SubmitError, VARIANTS_MAX};
 use crate::runtime::ids::{ArrayId, TaskId};
 use crate::runtime::protocol::TaskRef;
 use std::cmp::Reverse;
@@ -34,8 +34,21 @@ impl Scheduler {
         if shape.count == 0 {
             return Err(SubmitError::Empty);
         }
-        if shape.request.cores == 0 {
+        let needs = &shape.needs;
+        if needs.variants.is_empty() || needs.variants.len() > usize::from(VARIANTS_MAX) {
+            return Err(SubmitError::Variants(needs.variants.len()));
+        }
+        if needs.variants.iter().any(|request| request.cores == 0) {
             return Err(SubmitError::NoCores);
+        }
+        match needs.nodes {
+            0 => return Err(SubmitError::NoNodes),
+            1 => {}
+            _ if needs.variants.len() > 1 => return Err(SubmitError::NodesAndVariants),
+            _ => {}
+        }
+        if self.ready.classes().len() >= CLASSES_MAX && !self.ready.knows(needs, shape.time_request) {
+            return Err(SubmitError::Classes);
         }
         if shape.at_most == Some(0) {
             return Err(SubmitError::NoneAtOnce);
@@ -57,8 +70,8 @@ impl Scheduler {
 
     /// Adds the record of a submission; what it waits for is counted by [`Scheduler::link`].
     pub(super) fn add(&mut self, id: ArrayId, mut shape: Shape) -> u32 {
-        let request = std::mem::take(&mut shape.request);
-        let class = self.ready.intern(request, shape.time_request);
+        let needs = std::mem::take(&mut shape.needs);
+        let class = self.ready.intern(needs, shape.time_request);
         let array = Array::new(id, class, &shape);
         self.totals.add(&array.counts());
         self.arrays.push(array);
@@ -257,11 +270,12 @@ impl Scheduler {
                     continue;
                 }
                 let task = self.array(slot).task(element);
+                let running = self.running.remove(&task);
+                if let Some((worker, run)) = running {
+                    self.doom(worker, run);
+                }
                 self.end(slot, element, End::Cancelled, actions, &mut ripples);
-                if let Some((worker, run)) = self.running.remove(&task) {
-                    if let Some(entry) = self.fleet.run_mut(worker, run) {
-                        entry.doomed = true;
-                    }
+                if let Some((worker, run)) = running {
                     actions.push(Action::Kill { worker, task, run });
                 }
             }

@@ -5,6 +5,7 @@ mod recovery;
 use super::simulation::{restored, single};
 use super::*;
 use crate::runtime::protocol::Outcome::{Finished, Interrupted, Killed};
+use crate::runtime::protocol::{Gpus, Request};
 
 const FAILED: Outcome = Outcome::Failed { code: 7 };
 
@@ -29,8 +30,8 @@ impl Bench {
         actions
     }
     fn join(&mut self, worker: u32, cores: u32, running: &[(TaskId, RunId)]) -> Vec<Action> {
-        let capacity = Capacity { cores, memory_bytes: 64_000_000_000, gpus: 0 };
-        self.step(Event::WorkerJoined { worker: WorkerId(worker), capacity, ends_at: None, running: running.to_vec() })
+        let capacity = Capacity { cores, memory_bytes: 64_000_000_000, gpus: 0, numa: Vec::new() };
+        self.step(Event::WorkerJoined { worker: WorkerId(worker), capacity, ends_at: None, running: held(running) })
     }
     fn submit(&mut self, array: u32, shape: Shape) -> Vec<Action> {
         self.scheduler.validate(&shape).expect("a sound shape");
@@ -44,7 +45,7 @@ impl Bench {
     }
     fn end(&mut self, task: TaskId, outcome: Outcome) -> Vec<Action> {
         let (worker, run) = self.place_of(task);
-        self.step(Event::RunEnded { worker, task, run, outcome })
+        self.step(Event::RunEnded { worker, task, run, outcome, wall: 0 })
     }
     fn ended(&self, task: TaskId) -> Option<End> {
         match self.scheduler.state(task)? {
@@ -64,8 +65,12 @@ impl Bench {
 fn task(array: u32, element: u32) -> TaskId {
     TaskId { array: ArrayId(array), element }
 }
+fn held(runs: &[(TaskId, RunId)]) -> Vec<HeldRun> {
+    let held = |(task, run): &(TaskId, RunId)| HeldRun { task: *task, run: *run, variant: 0, place: Place::default() };
+    runs.iter().map(held).collect()
+}
 fn cores(cores: u32) -> Shape {
-    Shape { request: Request { cores, ..Request::default() }, ..single() }
+    Shape { needs: Request { cores, ..Request::default() }.into(), ..single() }
 }
 fn many(count: u32) -> Shape {
     Shape { count, ..single() }
@@ -178,7 +183,7 @@ fn a_cancelled_run_keeps_its_place_until_it_ends_and_stays_cancelled() {
     let ended = Action::Ended { task: task(1, 0), end: End::Cancelled };
     assert_eq!(actions, [ended, Action::Kill { worker, task: task(1, 0), run }]);
     assert!(!bench.scheduler.is_idle());
-    let freed = bench.step(Event::RunEnded { worker, task: task(1, 0), run, outcome: Finished });
+    let freed = bench.step(Event::RunEnded { worker, task: task(1, 0), run, outcome: Finished, wall: 0 });
     assert_eq!(assigned(&freed), [(1, task(2, 0))]);
     assert_eq!(bench.ended(task(1, 0)), Some(End::Cancelled));
     // Nobody remembers having asked for this kill.
@@ -258,7 +263,7 @@ fn a_counter_is_kept_for_who_waits_for_it() {
     let mut bench = Bench::new(&[16]);
     let wants = |n| {
         let counters = BTreeMap::from([("lic".to_owned(), n)]);
-        Shape { request: Request { counters, ..Request::default() }, ..single() }
+        Shape { needs: Request { counters, ..Request::default() }.into(), ..single() }
     };
     bench.step(Event::Counters(BTreeMap::from([("lic".to_owned(), 2)])));
     bench.submit(1, wants(1));
@@ -294,7 +299,8 @@ fn walltime_must_suffice() {
 fn says_why_a_task_can_never_run() {
     let mut bench = Bench::new(&[24]);
     let counters = BTreeMap::from([("lic".to_owned(), 5)]);
-    let request = |cores, memory_bytes, gpus| Request { cores, memory_bytes, gpus, ..Request::default() };
+    let request =
+        |cores, memory_bytes, gpus| Request { cores, memory_bytes, gpus: Gpus::whole(gpus), ..Request::default() };
     let requests = [
         (request(64, 0, 0), "needs 64 cores; the largest worker has 24"),
         (request(1, 99_500_000_000, 0), "needs 99.5 GB of memory; the largest worker has 64 GB"),
@@ -303,7 +309,7 @@ fn says_why_a_task_can_never_run() {
     ];
     bench.step(Event::Counters(BTreeMap::from([("lic".to_owned(), 2)])));
     for (array, (request, sentence)) in (1..).zip(requests) {
-        bench.submit(array, Shape { request, ..single() });
+        bench.submit(array, Shape { needs: request.into(), ..single() });
         assert_eq!(bench.explain(task(array, 0)), sentence);
     }
     bench.submit(9, many(30));

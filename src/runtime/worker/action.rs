@@ -2,9 +2,26 @@
 
 use super::Millis;
 use crate::runtime::ids::{RunId, TaskId};
-use crate::runtime::protocol::{Body, WorkerMessage};
+use crate::runtime::protocol::{Body, Place, WorkerMessage};
 use bstr::BString;
 use std::sync::Arc;
+
+/// A run to be started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TaskStart {
+    /// The task.
+    pub task: TaskId,
+    /// Its run.
+    pub run: RunId,
+    /// Which variant of what it needs it gets.
+    pub variant: u8,
+    /// What exactly it gets.
+    pub place: Place,
+    /// Its submission.
+    pub body: Arc<Body>,
+    /// Input values of a `map` element.
+    pub input: Vec<BString>,
+}
 
 /// What the worker's loop has to do, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,16 +38,7 @@ pub enum WorkerAction {
     /// Start this run; then call [`Session::on_started`](super::Session::on_started), or
     /// [`Session::on_ended`](super::Session::on_ended) with
     /// [`Outcome::NotStarted`](crate::runtime::protocol::Outcome::NotStarted).
-    StartTask {
-        /// The task.
-        task: TaskId,
-        /// Its run.
-        run: RunId,
-        /// Its submission.
-        body: Arc<Body>,
-        /// Input values of a `map` element.
-        input: Vec<BString>,
-    },
+    StartTask(TaskStart),
     /// End this run.
     KillTask {
         /// Its run.

@@ -3,7 +3,7 @@
 
 use super::label::Label;
 use crate::runtime::ids::{JobName, RunId};
-use crate::runtime::protocol::Body;
+use crate::runtime::protocol::{Body, Request};
 use bstr::BString;
 use std::collections::BTreeMap;
 
@@ -30,14 +30,21 @@ impl Base {
 
     /// Returns the environment of one run. `gpus`: the GPUs it got; `None` on a worker that has none, where
     /// the variable is left as it is.
-    pub(super) fn of_task(&self, body: &Body, label: &Label, run: RunId, gpus: Option<&[String]>) -> Variables {
+    pub(super) fn of_task(
+        &self,
+        body: &Body,
+        request: &Request,
+        label: &Label,
+        run: RunId,
+        gpus: Option<&[String]>,
+    ) -> Variables {
         let mut variables = self.inherited.clone();
         if let Some(gpus) = gpus {
             // Also when it got none: a task must not compute on a GPU that belongs to another.
             variables.insert("CUDA_VISIBLE_DEVICES".into(), gpus.join(",").into());
         }
         variables.extend(body.env.iter().map(|(k, v)| (k.clone(), v.clone())));
-        let cores = body.request.cores.to_string();
+        let cores = request.cores.to_string();
         variables.entry("OMP_NUM_THREADS".into()).or_insert_with(|| cores.as_str().into());
 
         let mut set = |name: &str, value: String| variables.insert(name.into(), value.into());
@@ -50,8 +57,8 @@ impl Base {
             set("DCLUSTER_TASK_INDEX", index.to_string());
         }
         set("DCLUSTER_TASK_CORES", cores);
-        if body.request.memory_bytes > 0 {
-            let memory = body.request.memory_bytes.to_string();
+        if request.memory_bytes > 0 {
+            let memory = request.memory_bytes.to_string();
             set("DCLUSTER_TASK_MEMORY_BYTES", memory);
         }
         set(RUN_VARIABLE, run.0.to_string());

@@ -9,6 +9,7 @@
 //! exec, when it still shares the worker's memory.
 
 use super::Millis;
+use super::action::TaskStart;
 use super::descendants;
 use super::environment::{Base, Variables};
 use super::label::Label;
@@ -16,7 +17,7 @@ use super::launch::{self, StartError, TaskUmask};
 use super::limits::Deadlines;
 use super::output::{self, Places};
 use crate::runtime::ids::{JobName, RunId, TaskId};
-use crate::runtime::protocol::{Body, Command, EndReport, Outcome, Usage};
+use crate::runtime::protocol::{Command, EndReport, Gpus, Outcome, Usage};
 use crate::sys;
 use bstr::BString;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -27,7 +28,6 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Fills in a `map` template: the template, the input values of the element, its dense number from 0.
@@ -109,14 +109,9 @@ impl Executor {
     }
 
     /// Starts a run and returns its process id. An error is the run's end: it gives no report.
-    pub fn start(
-        &mut self,
-        task: TaskId,
-        run: RunId,
-        body: &Arc<Body>,
-        input: &[BString],
-        now: Millis,
-    ) -> Result<u32, StartError> {
+    pub fn start(&mut self, start: &TaskStart, now: Millis) -> Result<u32, StartError> {
+        let TaskStart { task, run, variant, place: _, body, input } = start;
+        let (task, run, request) = (*task, *run, body.needs.variant(*variant));
         assert!(!self.running.contains_key(&run), "run {run:?} runs already");
         let argv = match &body.command {
             Command::Argv(words) => Cow::Borrowed(words),
@@ -126,9 +121,9 @@ impl Executor {
         };
         let label = Label::new(task, body);
         let cwd = launch::working_directory(body)?;
-        let gpus = self.choose_gpus(body.request.gpus)?;
+        let gpus = self.choose_gpus(request.gpus.0.div_ceil(Gpus::ONE))?;
         let assigned = self.has_gpus.then_some(gpus.as_slice());
-        let variables: Variables = self.base.of_task(body, &label, run, assigned);
+        let variables: Variables = self.base.of_task(body, request, &label, run, assigned);
         let places = Places::of_task(body, &label, &cwd, &self.cluster_folder)?;
         let stdin = output::open_stdin(body, &cwd)?;
         let streams = places.open(body)?;

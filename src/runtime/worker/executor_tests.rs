@@ -3,13 +3,14 @@
 
 use super::*;
 use crate::runtime::ids::{ArrayId, JobSeq};
-use crate::runtime::protocol::{Indexes, Output, Request};
+use crate::runtime::protocol::{Body, Indexes, Output, Place, Request};
 use bstr::ByteSlice;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 const ALONE: &str = "DCLUSTER_TEST_ALONE";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,7 +84,7 @@ impl Bed {
             stdout: Output::Default,
             stderr: Output::Default,
             time_limit_seconds: None,
-            request: Request::default(),
+            needs: Request::default().into(),
             indexes: Indexes::Single,
             umask: 0o022,
         }
@@ -102,7 +103,9 @@ impl Bed {
         let run = self.next_run;
         let task = TaskId { array: ArrayId(3), element };
         let input = [BString::from("in 1")];
-        let pid = self.executor.start(task, run, &Arc::new(body), &input, self.now)?;
+        let start =
+            TaskStart { task, run, variant: 0, place: Place::default(), body: Arc::new(body), input: input.to_vec() };
+        let pid = self.executor.start(&start, self.now)?;
         Ok((run, pid))
     }
 
@@ -440,9 +443,9 @@ fn environment_of_single_tasks_and_elements() {
 
         let mut body = bed.body(&["env"]);
         body.env.insert("OMP_NUM_THREADS".into(), "9".into());
-        body.request.cores = 4;
-        body.request.memory_bytes = 5000;
-        body.request.gpus = 2;
+        body.needs.variants[0].cores = 4;
+        body.needs.variants[0].memory_bytes = 5000;
+        body.needs.variants[0].gpus = Gpus::whole(2);
         body.indexes = Indexes::Range { first: 10, count: 3, step: 5 };
         bed.try_start(1, body.clone()).unwrap();
         assert!(matches!(bed.try_start(2, body), Err(StartError::NoGpu { wanted: 2, free: 0 })));
@@ -564,7 +567,7 @@ fn what_cannot_start_says_why() {
             |body: &mut Body| body.stdout = Output::File("plain/out".into()),
             |body: &mut Body| body.stderr = Output::File(".".into()),
             |body: &mut Body| body.stderr = Output::File("{x}".into()),
-            |body: &mut Body| body.request.gpus = 1,
+            |body: &mut Body| body.needs.variants[0].gpus = Gpus::whole(1),
         ] {
             let mut body = bed.body(&["true"]);
             change(&mut body);

@@ -1,7 +1,8 @@
 //! A worker: runs command tasks on one node and reports how they ended.
 //!
 //! [`Session`] decides (pure, driven by the network loop and by tests), [`Executor`] acts: it owns the child
-//! processes. The loop that connects the two to a socket, a clock and signals is outside.
+//! processes. The loop in `service.rs` connects the two to a socket, a clock and signals. Under `--simulate` a
+//! [`Simulation`] stands in for the processes.
 
 mod action;
 mod backoff;
@@ -11,17 +12,21 @@ mod executor;
 mod label;
 mod launch;
 mod limits;
+mod line;
 mod output;
 mod program;
+mod runner;
 mod service;
 mod session;
+mod simulated;
 
-pub use action::{SessionSignal, WorkerAction};
+pub use action::{SessionSignal, TaskStart, WorkerAction};
 pub use executor::{Executor, ExecutorOptions, Render};
 pub use launch::StartError;
 pub use output::output_paths;
-pub use service::{WorkerOptions, run};
+pub use service::{WorkerOptions, run, simulate};
 pub use session::{Session, SessionOptions};
+pub use simulated::Simulation;
 
 /// Milliseconds on the caller's monotonic clock.
 pub type Millis = u64;

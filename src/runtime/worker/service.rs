@@ -1,6 +1,8 @@
 //! The loop of a worker process: connects [`Session`] and [`Executor`] to sockets, signals and the
 //! clock. One thread; the executor owns all child processes.
 
+use super::runner::Runner;
+use super::simulated::{Simulated, Simulation};
 use super::{Executor, ExecutorOptions, Millis, Session, SessionOptions, SessionSignal, WorkerAction};
 use crate::cluster::Folder;
 use crate::error::{Kind, Problem};
@@ -11,17 +13,24 @@ use crate::runtime::transport::{Channel, FRAME_BYTES_MAX, Role};
 use crate::server::clock;
 use crate::template::Template;
 use bstr::BString;
-use std::collections::BTreeMap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 /// Between TERM and KILL for a task that is killed by the user or by its time limit.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 const ORPHAN_GRACE: Millis = 10_000;
 /// How long leftovers are fought at the end.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How many workers of one process connect at the same time: each attempt has a time limit, and a server takes
+/// thousands of them one after the other.
+const DIALS_AT_ONCE: usize = 32;
 
 /// How a worker is started.
 #[derive(Clone, Debug)]
@@ -51,10 +60,13 @@ enum FromServer {
     Gone(String),
 }
 
+type FromServers = mpsc::UnboundedReceiver<FromServer>;
+
 struct Service {
     session: Session,
-    executor: Executor,
+    runner: Runner,
     folder: Folder,
+    dials: Arc<Semaphore>,
     outgoing: Option<mpsc::UnboundedSender<WorkerMessage>>,
     connection: Option<tokio::task::JoinHandle<()>>,
     to_self: mpsc::UnboundedSender<FromServer>,
@@ -72,10 +84,8 @@ fn render(template: &BString, inputs: &[BString], element: u32) -> Result<Vec<BS
 /// # Errors
 ///
 /// If it cannot even begin.
-pub fn run(options: WorkerOptions) -> Result<(i32, String), Problem> {
+pub fn run(options: &WorkerOptions) -> Result<(i32, String), Problem> {
     crate::cluster::private_umask();
-    let internal =
-        |what: &str, error: std::io::Error| Problem::new(Kind::Internal, what.to_owned()).says(error.to_string());
     let executor = Executor::new(ExecutorOptions {
         cluster_folder: options.folder.path().to_owned(),
         cluster_name: options.folder.name().to_owned(),
@@ -85,66 +95,111 @@ pub fn run(options: WorkerOptions) -> Result<(i32, String), Problem> {
         kill_grace: KILL_GRACE,
         render,
     })
-    .map_err(|error| internal("cannot prepare to start tasks", error))?;
+    .map_err(|error| internal("cannot prepare to start tasks", &error))?;
+    let service = Service::new(options, Runner::Real(Box::new(executor)), Arc::new(Semaphore::new(1)))?;
+    run_all(vec![service])
+}
+
+/// Runs workers that pretend to run tasks, each with a connection of its own, until all have left; returns the
+/// exit code and reason of the first that left with another code than 0, or else of the last.
+///
+/// # Errors
+///
+/// If they cannot even begin.
+pub fn simulate(options: &WorkerOptions, simulation: Simulation, workers: u32) -> Result<(i32, String), Problem> {
+    allow_many_connections().map_err(|error| internal("cannot raise the limit of open files", &error))?;
+    let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
+    let one = |_| Service::new(options, Runner::Simulated(Simulated::new(simulation, render)), Arc::clone(&dials));
+    run_all((0..workers).map(one).collect::<Result<_, _>>()?)
+}
+
+fn internal(what: &str, error: &io::Error) -> Problem {
+    Problem::new(Kind::Internal, what.to_owned()).says(error.to_string())
+}
+
+fn allow_many_connections() -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+fn run_all(services: Vec<(Service, FromServers)>) -> Result<(i32, String), Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| internal("cannot start the event loop", error))?;
-    let nonce = crate::cluster::random()?;
-    let seed = u64::from_le_bytes(nonce[..8].try_into().expect("eight of sixteen bytes"));
-    let session = Session::new(
-        SessionOptions {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            job: options.job,
-            nonce: nonce.iter().map(|byte| format!("{byte:02x}")).collect(),
-            node: clock::host(),
-            pid: std::process::id(),
-            capacity: options.capacity,
-            walltime_left: options.walltime_left.map(|seconds| seconds * 1000),
-            drain_lead: options.drain_lead_seconds * 1000,
-            orphan_grace: ORPHAN_GRACE,
-            orphan_timeout: options.orphan_timeout_seconds * 1000,
-            seed,
-        },
-        clock::boot_milliseconds(),
-    );
-    let (to_self, from_server) = mpsc::unbounded_channel();
-    let service = Service {
-        session,
-        executor,
-        folder: options.folder,
-        outgoing: None,
-        connection: None,
-        to_self,
-        good_address: None,
-        leave: None,
+        .map_err(|error| internal("cannot start the event loop", &error))?;
+    let all = async {
+        let mut running = JoinSet::new();
+        for (service, from_server) in services {
+            running.spawn(service.serve(from_server));
+        }
+        let mut worst = (0, String::new());
+        while let Some(left) = running.join_next().await {
+            let left = left.map_err(io::Error::other)??;
+            if worst.0 == 0 {
+                worst = left;
+            }
+        }
+        Ok(worst)
     };
-    runtime.block_on(service.serve(from_server)).map_err(|error| internal("the worker's loop failed", error))
+    runtime.block_on(all).map_err(|error: io::Error| internal("the worker's loop failed", &error))
 }
 
 impl Service {
-    async fn serve(mut self, mut from_server: mpsc::UnboundedReceiver<FromServer>) -> std::io::Result<(i32, String)> {
-        let mut children = signal(SignalKind::child())?;
+    fn new(options: &WorkerOptions, runner: Runner, dials: Arc<Semaphore>) -> Result<(Self, FromServers), Problem> {
+        let nonce = crate::cluster::random()?;
+        let seed = u64::from_le_bytes(nonce[..8].try_into().expect("eight of sixteen bytes"));
+        let session = Session::new(
+            SessionOptions {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                job: options.job.clone(),
+                nonce: nonce.iter().map(|byte| format!("{byte:02x}")).collect(),
+                node: clock::host(),
+                pid: std::process::id(),
+                capacity: options.capacity.clone(),
+                walltime_left: options.walltime_left.map(|seconds| seconds * 1000),
+                drain_lead: options.drain_lead_seconds * 1000,
+                orphan_grace: ORPHAN_GRACE,
+                orphan_timeout: options.orphan_timeout_seconds * 1000,
+                seed,
+            },
+            clock::boot_milliseconds(),
+        );
+        let (to_self, from_server) = mpsc::unbounded_channel();
+        let service = Self {
+            session,
+            runner,
+            folder: options.folder.clone(),
+            dials,
+            outgoing: None,
+            connection: None,
+            to_self,
+            good_address: None,
+            leave: None,
+        };
+        Ok((service, from_server))
+    }
+
+    async fn serve(mut self, mut from_server: FromServers) -> io::Result<(i32, String)> {
+        let mut children = if self.runner.has_children() { Some(signal(SignalKind::child())?) } else { None };
         let mut ends = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         let mut warnings = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
         let first = self.session.on_tick(clock::boot_milliseconds());
         self.carry_out(first);
         while self.leave.is_none() {
-            let wakeup = [self.session.next_tick(), self.executor.next_deadline()].into_iter().flatten().min();
+            let wakeup = [self.session.next_tick(), self.runner.next_deadline()].into_iter().flatten().min();
             let wait = wakeup.map_or(60_000, |at| at.saturating_sub(clock::boot_milliseconds()).min(60_000));
             let mut actions = Vec::new();
             tokio::select! {
                 biased;
                 Some(what) = from_server.recv() => actions = self.on_server(what),
-                _ = children.recv() => {}
+                () = child(&mut children) => {}
                 () = any(&mut ends) => actions = self.session.on_signal(SessionSignal::Terminate, clock::boot_milliseconds()),
                 () = any(&mut warnings) => actions = self.session.on_signal(SessionSignal::Warning, clock::boot_milliseconds()),
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
             }
             self.carry_out(actions);
             let now = clock::boot_milliseconds();
-            self.executor.on_deadline(now);
-            for report in self.executor.on_child_signal(now) {
+            for report in self.runner.ended(now) {
                 let actions = self.session.on_ended(report);
                 self.carry_out(actions);
             }
@@ -152,7 +207,7 @@ impl Service {
             self.carry_out(actions);
         }
         let (code, reason) = self.leave.take().unwrap_or_default();
-        self.executor.kill_descendants(PATIENCE, clock::boot_milliseconds());
+        self.runner.kill_descendants(PATIENCE, clock::boot_milliseconds());
         // What was said last must reach the server: the connection ends when all is written.
         drop(self.outgoing.take());
         if let Some(connection) = self.connection.take() {
@@ -192,7 +247,9 @@ impl Service {
 
     fn carry_out(&mut self, actions: Vec<WorkerAction>) {
         let now = clock::boot_milliseconds();
-        for action in actions {
+        // A list, not a recursion: a thousand runs that cannot be started follow each other.
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
             match action {
                 WorkerAction::Dial => self.dial(),
                 WorkerAction::Send(message) => {
@@ -207,21 +264,18 @@ impl Service {
                     if let Some(connection) = self.connection.take() {
                         connection.abort();
                     }
-                    let more = self.session.on_disconnected(now);
-                    self.carry_out(more);
+                    prepend(&mut actions, self.session.on_disconnected(now));
                 }
-                WorkerAction::StartTask { task, run, body, input } => {
-                    let more = match self.executor.start(task, run, &body, &input, now) {
-                        Ok(_) => self.session.on_started(task, run),
-                        Err(error) => {
-                            let outcome = Outcome::from(error);
-                            self.session.on_ended(EndReport { task, run, outcome, usage: Usage::default() })
-                        }
-                    };
-                    self.carry_out(more);
-                }
-                WorkerAction::KillTask { run } => self.executor.kill(run, now),
-                WorkerAction::InterruptAll { grace } => self.executor.interrupt_all(Duration::from_millis(grace), now),
+                WorkerAction::StartTask(start) => match self.runner.start(&start, now) {
+                    Ok(()) => self.session.on_started(start.run, now),
+                    Err(error) => {
+                        let outcome = Outcome::from(error);
+                        let report = EndReport { task: start.task, run: start.run, outcome, usage: Usage::default() };
+                        prepend(&mut actions, self.session.on_ended(report));
+                    }
+                },
+                WorkerAction::KillTask { run } => self.runner.kill(run, now),
+                WorkerAction::InterruptAll { grace } => self.runner.interrupt_all(Duration::from_millis(grace), now),
                 WorkerAction::Leave { code, reason } => {
                     self.leave = Some((code, reason));
                     return;
@@ -233,12 +287,26 @@ impl Service {
     /// Starts a connection of its own task; addresses and key are read anew, since a restarted server has others.
     fn dial(&mut self) {
         let (folder, to_self, first) = (self.folder.clone(), self.to_self.clone(), self.good_address);
+        let dials = Arc::clone(&self.dials);
         self.connection = Some(tokio::spawn(async move {
-            let ended = converse(&folder, &to_self, first).await;
+            let ended = converse(&folder, &to_self, first, &dials).await;
             let reason = ended.map_or_else(|error| error, |()| "the server closed the connection".to_owned());
             // The loop is gone only when the worker ends.
             let _ = to_self.send(FromServer::Gone(reason));
         }));
+    }
+}
+
+fn prepend(actions: &mut VecDeque<WorkerAction>, more: Vec<WorkerAction>) {
+    for action in more.into_iter().rev() {
+        actions.push_front(action);
+    }
+}
+
+async fn child(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -251,9 +319,12 @@ async fn converse(
     folder: &Folder,
     to_loop: &mpsc::UnboundedSender<FromServer>,
     first: Option<SocketAddr>,
+    dials: &Semaphore,
 ) -> Result<(), String> {
+    let turn = dials.acquire().await.map_err(|error| error.to_string())?;
     let access = folder.access(Role::Worker).map_err(|problem| problem.what)?;
     let (stream, address) = dial(&access, first).await.map_err(|error| error.to_string())?;
+    drop(turn);
     let (mut to, mut from) = Channel::new(stream, FRAME_BYTES_MAX).split();
     let (sender, mut outgoing) = mpsc::unbounded_channel();
     to_loop.send(FromServer::Connected(sender, address)).map_err(|error| error.to_string())?;
@@ -271,7 +342,7 @@ async fn converse(
                 break;
             }
         }
-        Ok::<(), std::io::Error>(())
+        Ok::<(), io::Error>(())
     };
     tokio::select! { ended = write => ended, ended = read => ended }.map_err(|error| error.to_string())
 }

@@ -4,6 +4,7 @@
 //! Invariants, whatever arrives in whatever order:
 //! - an outcome is kept and repeated at each reconnect until the server says that it is recorded;
 //! - no run is started twice (run ids only grow, so the highest one seen decides);
+//! - a run that waits for room starts when one of its line ends, in order (`line`);
 //! - nothing is started once draining has begun;
 //! - without a server for the orphan timeout the worker ends its tasks and itself, so that the server
 //!   may run them elsewhere.
@@ -12,14 +13,15 @@
 //! `Leave` → [`Executor::kill_descendants`](super::Executor::kill_descendants), flush, exit.
 
 use super::Millis;
-use super::action::{SessionSignal, WorkerAction};
+use super::action::{SessionSignal, TaskStart, WorkerAction};
 use super::backoff::Backoff;
+use super::line::Lines;
 use crate::runtime::ids::{ArrayId, JobName, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{
-    Body, Capacity, EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Usage, Welcome, WorkerHello, WorkerMessage,
+    Body, Capacity, EndReport, HeldRun, Outcome, PROTOCOL_VERSION, Place, ServerMessage, Start, Usage, Welcome,
+    WorkerHello, WorkerMessage,
 };
-use bstr::BString;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Running tasks are interrupted this long before the walltime ends …
@@ -36,6 +38,9 @@ const RECORD_PATIENCE: Millis = 10_000;
 const TERM_PATIENCE: Millis = 1_500;
 /// The server re-runs an orphan's tasks 30 s after the timeout: all must be over by then.
 const ORPHAN_GRACE_CAP: Millis = 20_000;
+
+/// A start is told when it is so old and the run is not over.
+const STARTED_AFTER: Millis = 20;
 
 /// Exit code of a worker that lost its server (`EX_TEMPFAIL`).
 const EXIT_ORPHAN: i32 = 75;
@@ -81,6 +86,16 @@ enum Connection {
     Rejected,
 }
 
+/// A run that has its room.
+#[derive(Debug)]
+struct Running {
+    task: TaskId,
+    variant: u8,
+    place: Place,
+    /// Who takes over from it; nobody once the connection it came by is gone.
+    line: Option<u32>,
+}
+
 /// Why the worker will leave once nothing runs, and when at the latest.
 #[derive(Debug)]
 struct Leaving {
@@ -106,7 +121,14 @@ pub struct Session {
     walltime_ends_at: Option<Millis>,
     walltime_interrupted: bool,
     bodies: BTreeMap<ArrayId, Arc<Body>>,
-    running: BTreeMap<RunId, TaskId>,
+    running: BTreeMap<RunId, Running>,
+    lines: Lines,
+    /// Runs of other workers that use this one, too.
+    guests: BTreeSet<RunId>,
+    /// Starts that are worth a message once they are due.
+    unsaid: VecDeque<(Millis, RunId)>,
+    /// Ends on record, of those said on this connection.
+    ends_recorded: u64,
     unrecorded: BTreeMap<RunId, EndReport>,
     highest_run: Option<RunId>,
     draining: bool,
@@ -131,6 +153,10 @@ impl Session {
             walltime_interrupted: false,
             bodies: BTreeMap::new(),
             running: BTreeMap::new(),
+            lines: Lines::default(),
+            guests: BTreeSet::new(),
+            unsaid: VecDeque::new(),
+            ends_recorded: 0,
             unrecorded: BTreeMap::new(),
             highest_run: None,
             draining: false,
@@ -160,7 +186,8 @@ impl Session {
             _ => None,
         };
         let leave_by = self.leaving.as_ref().map(|leaving| leaving.by);
-        [drain_at, interrupt_at, connection, leave_by, self.orphan_at].into_iter().flatten().min()
+        let unsaid = self.unsaid.front().map(|(at, _)| *at);
+        [drain_at, interrupt_at, connection, leave_by, self.orphan_at, unsaid].into_iter().flatten().min()
     }
 
     /// The connection stands: says hello.
@@ -171,8 +198,18 @@ impl Session {
         self.connection = Connection::Greeting { said_draining: self.draining };
         // A run whose end is not recorded is one the server still expects here; if it were missing
         // the server would run the task again before it reads the outcome.
-        let unrecorded = self.unrecorded.values().map(|report| (report.task, report.run));
-        let running = self.running.iter().map(|(run, task)| (*task, *run));
+        let unrecorded = self.unrecorded.values().map(|report| HeldRun {
+            task: report.task,
+            run: report.run,
+            variant: 0,
+            place: Place::default(),
+        });
+        let running = self.running.iter().map(|(run, held)| HeldRun {
+            task: held.task,
+            run: *run,
+            variant: held.variant,
+            place: held.place.clone(),
+        });
         vec![WorkerAction::Send(WorkerMessage::Hello(WorkerHello {
             protocol: PROTOCOL_VERSION,
             version: self.options.version.clone(),
@@ -199,6 +236,13 @@ impl Session {
             self.backoff.on_connection_of(now.saturating_sub(since));
         }
         self.orphan_at.get_or_insert(now.saturating_add(self.orphan_timeout));
+        // What waits for room is not in the next hello, so the server gives it away again.
+        self.lines.clear();
+        self.unsaid.clear();
+        self.ends_recorded = 0;
+        for running in self.running.values_mut() {
+            running.line = None;
+        }
         self.connection = Connection::Waiting(now.saturating_add(self.backoff.pause()));
         self.on_tick(now)
     }
@@ -222,20 +266,52 @@ impl Session {
         }
     }
 
-    /// The run has its process.
-    pub fn on_started(&mut self, task: TaskId, run: RunId) -> Vec<WorkerAction> {
-        self.send(WorkerMessage::Started { task, run })
+    /// The run has its process. The server hears of it if it is not over at once.
+    pub fn on_started(&mut self, run: RunId, now: Millis) {
+        if self.is_welcomed() {
+            self.unsaid.push_back((now.saturating_add(STARTED_AFTER), run));
+        }
     }
 
     /// A run ended, or could not be started.
     pub fn on_ended(&mut self, report: EndReport) -> Vec<WorkerAction> {
-        if self.left || self.running.remove(&report.run).is_none() {
+        if self.left {
             return Vec::new();
         }
+        let Some(ended) = self.running.remove(&report.run) else { return Vec::new() };
         self.unrecorded.insert(report.run, report.clone());
-        let mut actions = self.send(WorkerMessage::Ended(report));
+        let mut actions = self.say_end(report, ended.line.map(|line| (line, ended.place)));
         actions.extend(self.leave_if_done());
         actions
+    }
+
+    /// Says that a run is over, to a server that listens; whoever takes over its room is started.
+    fn say_end(&mut self, report: EndReport, room: Option<(u32, Place)>) -> Vec<WorkerAction> {
+        if !self.is_welcomed() {
+            return Vec::new();
+        }
+        let mut actions = vec![WorkerAction::Send(WorkerMessage::Ended(report))];
+        match room {
+            Some((line, place)) => {
+                if let Some(next) = self.lines.on_end(line, place) {
+                    actions.push(self.start(next, Some(line)));
+                }
+            }
+            None => self.lines.on_other_end(),
+        }
+        actions
+    }
+
+    fn start(&mut self, start: TaskStart, line: Option<u32>) -> WorkerAction {
+        let running = Running { task: start.task, variant: start.variant, place: start.place.clone(), line };
+        self.running.insert(start.run, running);
+        WorkerAction::StartTask(start)
+    }
+
+    /// Gives a run back that has not started. Not kept until recorded: if it gets lost, the run is missing in the
+    /// next hello.
+    fn give_back(&mut self, task: TaskId, run: RunId, outcome: Outcome) -> Vec<WorkerAction> {
+        self.say_end(EndReport { task, run, outcome, usage: Usage::default() }, None)
     }
 
     /// The worker process got a signal.
@@ -278,6 +354,11 @@ impl Session {
         if self.left {
             return actions;
         }
+        while let Some((_, run)) = self.unsaid.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(running) = self.running.get(&run) {
+                actions.extend(self.send(WorkerMessage::Started { task: running.task, run }));
+            }
+        }
         match self.connection {
             Connection::Waiting(at) if at <= now => {
                 self.connection = Connection::Dialing;
@@ -304,13 +385,15 @@ impl Session {
         self.heartbeat_at = now.saturating_add(self.heartbeat);
         self.orphan_timeout = welcome.orphan_timeout_seconds.max(1).saturating_mul(1000);
         self.orphan_at = None;
+        self.guests = welcome.guests.into_iter().collect();
         self.connection = Connection::Welcomed { since: now };
         let mut actions = Vec::new();
         if self.draining && !said_draining {
             actions.extend(self.send(WorkerMessage::Draining));
         }
-        let reports = self.unrecorded.values().cloned();
-        actions.extend(reports.map(|report| WorkerAction::Send(WorkerMessage::Ended(report))));
+        for report in self.unrecorded.values().cloned().collect::<Vec<_>>() {
+            actions.extend(self.say_end(report, None));
+        }
         actions.extend(self.leave_if_done());
         actions
     }
@@ -321,12 +404,36 @@ impl Session {
                 self.bodies.insert(array, Arc::from(body));
                 Vec::new()
             }
-            ServerMessage::Assign { task, run, input } => self.on_assign(task, run, input),
-            ServerMessage::Kill { run, .. } => match self.running.contains_key(&run) {
-                true => vec![WorkerAction::KillTask { run }],
-                false => Vec::new(),
-            },
+            ServerMessage::Assign { array, variant, line, after_ends, starts } => {
+                self.on_assign(array, variant, line, after_ends, starts)
+            }
+            ServerMessage::Guest { run, here } => {
+                if here {
+                    self.guests.insert(run);
+                } else {
+                    self.guests.remove(&run);
+                }
+                self.leave_if_done()
+            }
+            ServerMessage::TakeBack { runs } => runs
+                .into_iter()
+                .filter_map(|run| self.lines.take(run))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .flat_map(|start| self.give_back(start.task, start.run, Outcome::Interrupted))
+                .collect(),
+            ServerMessage::Kill { run, .. } => {
+                if self.running.contains_key(&run) {
+                    return vec![WorkerAction::KillTask { run }];
+                }
+                match self.lines.take(run) {
+                    Some(start) => self.give_back(start.task, run, Outcome::Killed),
+                    None => Vec::new(),
+                }
+            }
             ServerMessage::Recorded { runs, sequence } => {
+                self.ends_recorded += runs.len() as u64;
+                self.lines.on_seen(self.ends_recorded);
                 for run in runs {
                     self.unrecorded.remove(&run);
                 }
@@ -348,31 +455,47 @@ impl Session {
         }
     }
 
-    fn on_assign(&mut self, task: TaskId, run: RunId, input: Vec<BString>) -> Vec<WorkerAction> {
-        if self.running.contains_key(&run) {
-            return Vec::new();
+    fn on_assign(
+        &mut self,
+        array: ArrayId,
+        variant: u8,
+        line: u32,
+        after_ends: Option<u64>,
+        starts: Vec<Start>,
+    ) -> Vec<WorkerAction> {
+        let mut actions = Vec::new();
+        for start in starts {
+            let (task, run) = (TaskId { array, element: start.element }, start.run);
+            if self.running.contains_key(&run) || self.lines.contains(run) {
+                continue;
+            }
+            if let Some(report) = self.unrecorded.get(&run).cloned() {
+                actions.extend(self.say_end(report, None));
+                continue;
+            }
+            if self.draining || self.highest_run.is_some_and(|highest| run <= highest) {
+                actions.extend(self.give_back(task, run, Outcome::Interrupted));
+                continue;
+            }
+            let Some(body) = self.bodies.get(&array) else {
+                // The next hello does not list the run, so the server gives it away again.
+                self.connection = Connection::Rejected;
+                let reason = "the server assigned a task of a submission it had not sent";
+                actions.push(WorkerAction::Disconnect { reason });
+                return actions;
+            };
+            self.highest_run = Some(run);
+            let place = start.place.map(|place| *place).unwrap_or_default();
+            let start = TaskStart { task, run, variant, place, body: Arc::clone(body), input: start.input };
+            let ready = match after_ends {
+                None => Some(start),
+                Some(seen) => self.lines.join(line, seen, start),
+            };
+            if let Some(start) = ready {
+                actions.push(self.start(start, Some(line)));
+            }
         }
-        if let Some(report) = self.unrecorded.get(&run) {
-            return vec![WorkerAction::Send(WorkerMessage::Ended(report.clone()))];
-        }
-        if self.draining || self.highest_run.is_some_and(|highest| run <= highest) {
-            // Not kept until recorded: if it gets lost, the run is missing in the next hello.
-            return vec![WorkerAction::Send(WorkerMessage::Ended(EndReport {
-                task,
-                run,
-                outcome: Outcome::Interrupted,
-                usage: Usage::default(),
-            }))];
-        }
-        let Some(body) = self.bodies.get(&task.array) else {
-            // The next hello does not list the run, so the server gives it away again.
-            self.connection = Connection::Rejected;
-            let reason = "the server assigned a task of a submission it had not sent";
-            return vec![WorkerAction::Disconnect { reason }];
-        };
-        self.highest_run = Some(run);
-        self.running.insert(run, task);
-        vec![WorkerAction::StartTask { task, run, body: Arc::clone(body), input }]
+        actions
     }
 
     fn drain(&mut self) -> Vec<WorkerAction> {
@@ -381,6 +504,9 @@ impl Session {
         }
         self.draining = true;
         let mut actions = self.send(WorkerMessage::Draining);
+        for start in self.lines.take_all() {
+            actions.extend(self.give_back(start.task, start.run, Outcome::Interrupted));
+        }
         actions.extend(self.leave_if_done());
         actions
     }
@@ -411,8 +537,9 @@ impl Session {
         let welcomed = matches!(self.connection, Connection::Welcomed { .. });
         let must_go = !welcomed && self.leaving.is_some();
         let orphan = !welcomed && self.leaving.as_ref().is_some_and(|leaving| leaving.code == EXIT_ORPHAN);
+        let needed = !self.guests.is_empty() && self.leaving.is_none();
         let told = self.unrecorded.is_empty() && (welcomed || must_go);
-        if self.left || !self.draining || !self.running.is_empty() || !(told || orphan) {
+        if self.left || needed || !self.draining || !self.running.is_empty() || !(told || orphan) {
             return Vec::new();
         }
         let (code, reason) = self.leaving.as_ref().map_or((0, "drained"), |leaving| (leaving.code, leaving.reason));
@@ -428,10 +555,11 @@ impl Session {
 
     /// Says it to a server that has welcomed us; any other learns it from the next hello.
     fn send(&self, message: WorkerMessage) -> Vec<WorkerAction> {
-        match self.connection {
-            Connection::Welcomed { .. } if !self.left => vec![WorkerAction::Send(message)],
-            _ => Vec::new(),
-        }
+        if self.is_welcomed() { vec![WorkerAction::Send(message)] } else { Vec::new() }
+    }
+
+    fn is_welcomed(&self) -> bool {
+        matches!(self.connection, Connection::Welcomed { .. }) && !self.left
     }
 }
 

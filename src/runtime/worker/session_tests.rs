@@ -8,7 +8,7 @@ fn options(seed: u64) -> SessionOptions {
         nonce: "00".into(),
         node: "n1".into(),
         pid: 42,
-        capacity: Capacity { cores: 4, memory_bytes: 1 << 30, gpus: 0 },
+        capacity: Capacity { cores: 4, memory_bytes: 1 << 30, gpus: 0, numa: Vec::new() },
         walltime_left: None,
         drain_lead: 60_000,
         orphan_grace: 5_000,
@@ -33,7 +33,7 @@ fn body() -> ServerMessage {
             stdout: Default::default(),
             stderr: Default::default(),
             time_limit_seconds: None,
-            request: Default::default(),
+            needs: Default::default(),
             indexes: crate::runtime::protocol::Indexes::Range { first: 0, count: 1000, step: 1 },
             umask: 0o022,
         }),
@@ -41,11 +41,23 @@ fn body() -> ServerMessage {
 }
 
 fn welcome(epoch: u32) -> ServerMessage {
-    ServerMessage::Welcome(Welcome { id: WorkerId(7), epoch, heartbeat_seconds: 5, orphan_timeout_seconds: 600 })
+    ServerMessage::Welcome(Welcome {
+        id: WorkerId(7),
+        epoch,
+        heartbeat_seconds: 5,
+        orphan_timeout_seconds: 600,
+        guests: vec![],
+    })
 }
 
 fn assign(number: u32) -> ServerMessage {
-    ServerMessage::Assign { task: task(number), run: RunId(u64::from(number)), input: vec![] }
+    assign_after(None, &[number])
+}
+
+fn assign_after(after_ends: Option<u64>, numbers: &[u32]) -> ServerMessage {
+    let start = |number: &u32| Start { element: *number, run: RunId(u64::from(*number)), input: vec![], place: None };
+    let starts = numbers.iter().map(start).collect();
+    ServerMessage::Assign { array: ArrayId(1), variant: 0, line: 3, after_ends, starts }
 }
 
 fn ended(number: u32, outcome: Outcome) -> EndReport {
@@ -69,7 +81,8 @@ fn welcomed() -> Session {
 fn start(session: &mut Session, number: u32) {
     let actions = session.on_message(assign(number), 0);
     assert!(matches!(actions[..], [WorkerAction::StartTask { .. }]));
-    let started = session.on_started(task(number), RunId(u64::from(number)));
+    session.on_started(RunId(u64::from(number)), 0);
+    let started = session.on_tick(STARTED_AFTER);
     assert!(matches!(started[..], [WorkerAction::Send(WorkerMessage::Started { .. })]));
 }
 
@@ -78,6 +91,10 @@ fn hello(actions: &[WorkerAction]) -> &WorkerHello {
         [WorkerAction::Send(WorkerMessage::Hello(hello))] => hello,
         other => panic!("{other:?}"),
     }
+}
+
+fn held(hello: &WorkerHello) -> Vec<(TaskId, RunId)> {
+    hello.running.iter().map(|held| (held.task, held.run)).collect()
 }
 
 fn leave(code: i32, reason: &str) -> WorkerAction {
@@ -112,7 +129,7 @@ fn the_next_hello_lists_what_runs_and_what_is_not_recorded() {
     session.on_disconnected(20_000);
     assert_eq!(session.on_ended(ended(1, Outcome::Finished)), []);
     let actions = session.on_connected(20_100);
-    assert_eq!(hello(&actions).running, [(task(2), RunId(2)), (task(1), RunId(1))]);
+    assert_eq!(held(hello(&actions)), [(task(2), RunId(2)), (task(1), RunId(1))]);
     assert_eq!(hello(&actions).id, Some(WorkerId(7)));
     assert_eq!(
         session.on_message(welcome(2), 20_200),
@@ -281,7 +298,7 @@ impl Model {
                     self.receive(message);
                 }
                 WorkerAction::Disconnect { .. } => self.disconnect(),
-                WorkerAction::StartTask { task, run, .. } => {
+                WorkerAction::StartTask(TaskStart { task, run, .. }) => {
                     assert!(!self.announced, "start after draining was announced");
                     assert!(self.started.insert(run), "second start of {run:?}");
                     let actions = if self.random.u8(..) < 20 {
@@ -290,7 +307,8 @@ impl Model {
                         self.report(task, run, Outcome::NotStarted { error })
                     } else {
                         self.processes.insert(run);
-                        self.session.on_started(task, run)
+                        self.session.on_started(run, self.now);
+                        Vec::new()
                     };
                     self.apply(actions);
                 }
@@ -306,7 +324,7 @@ impl Model {
     fn receive(&mut self, message: WorkerMessage) {
         match message {
             WorkerMessage::Hello(hello) => {
-                let listed: BTreeSet<RunId> = hello.running.iter().map(|(_, run)| *run).collect();
+                let listed: BTreeSet<RunId> = hello.running.iter().map(|held| held.run).collect();
                 let expected: BTreeSet<RunId> = self.processes.union(&self.owed).copied().collect();
                 assert_eq!(listed, expected);
                 self.announced |= hello.draining;
@@ -362,9 +380,10 @@ impl Model {
                 } else {
                     self.some(|it| &it.started).unwrap_or(self.next_run)
                 };
-                let input = vec![];
-                let task = task(1);
-                self.hear(ServerMessage::Assign { task, run, input });
+                // Some wait for room, as a server with an old view of things may say.
+                let after_ends = self.random.bool().then(|| self.random.u64(0..4));
+                let starts = vec![Start { element: 1, run, input: vec![], place: None }];
+                self.hear(ServerMessage::Assign { array: ArrayId(1), variant: 0, line: 0, after_ends, starts });
             }
             40..60 => {
                 if let Some(run) = self.some(|it| &it.processes) {
@@ -452,4 +471,73 @@ fn every_history_ends_after_a_drain() {
         assert_eq!(model.left, Some(0), "seed {seed}");
         assert!(model.owed.is_empty() && model.processes.is_empty());
     }
+}
+
+fn numbers(actions: &[WorkerAction]) -> Vec<(u32, &'static str)> {
+    let name = |action: &WorkerAction| match action {
+        WorkerAction::StartTask(start) => (start.task.element, "starts"),
+        WorkerAction::Send(WorkerMessage::Ended(report)) if report.outcome == Outcome::Interrupted => {
+            (report.task.element, "given back")
+        }
+        WorkerAction::Send(WorkerMessage::Ended(report)) => (report.task.element, "ended"),
+        other => panic!("{other:?}"),
+    };
+    actions.iter().map(name).collect()
+}
+
+#[test]
+fn a_run_that_ends_makes_room_for_the_next_of_its_line() {
+    let mut session = welcomed();
+    start(&mut session, 1);
+    assert_eq!(session.on_message(assign_after(Some(0), &[2, 3]), 0), []);
+    // Said twice: it waits still.
+    assert_eq!(session.on_message(assign_after(Some(0), &[3]), 0), []);
+    assert_eq!(numbers(&session.on_ended(ended(1, Outcome::Finished))), [(1, "ended"), (2, "starts")]);
+    let next = session.on_ended(ended(2, Outcome::NotStarted { error: String::new() }));
+    assert_eq!(numbers(&next), [(2, "ended"), (3, "starts")]);
+}
+
+#[test]
+fn an_end_that_the_server_had_not_seen_makes_room_at_once() {
+    let mut session = welcomed();
+    start(&mut session, 1);
+    session.on_ended(ended(1, Outcome::Finished));
+    assert_eq!(numbers(&session.on_message(assign_after(Some(0), &[2, 3]), 0)), [(2, "starts")]);
+    session.on_ended(ended(2, Outcome::Finished));
+    session.on_ended(ended(3, Outcome::Finished));
+    // It has seen all three: their room was given to others.
+    assert_eq!(session.on_message(assign_after(Some(3), &[4]), 0), []);
+}
+
+#[test]
+fn what_waits_is_given_back_when_asked_for_killed_or_drained() {
+    let mut session = welcomed();
+    start(&mut session, 1);
+    session.on_message(assign_after(Some(0), &[2, 3, 4, 5]), 0);
+    let runs = vec![RunId(5), RunId(1)];
+    assert_eq!(numbers(&session.on_message(ServerMessage::TakeBack { runs }, 0)), [(5, "given back")]);
+    let killed = session.on_message(ServerMessage::Kill { task: task(3), run: RunId(3) }, 0);
+    assert_eq!(killed, [WorkerAction::Send(WorkerMessage::Ended(ended(3, Outcome::Killed)))]);
+    let drained = session.on_message(ServerMessage::Drain, 0);
+    assert_eq!((&drained[0], numbers(&drained[1..])), (&DRAINING, vec![(2, "given back"), (4, "given back")]));
+}
+
+#[test]
+fn what_waits_is_forgotten_with_the_connection() {
+    let mut session = welcomed();
+    start(&mut session, 1);
+    session.on_message(assign_after(Some(0), &[2]), 0);
+    session.on_disconnected(100);
+    assert_eq!(held(hello(&session.on_connected(200))), [(task(1), RunId(1))]);
+    session.on_message(welcome(1), 200);
+    assert_eq!(numbers(&session.on_ended(ended(1, Outcome::Finished))), [(1, "ended")]);
+}
+
+#[test]
+fn a_worker_with_guests_stays_while_it_drains() {
+    let mut session = welcomed();
+    session.on_message(ServerMessage::Guest { run: RunId(9), here: true }, 0);
+    assert_eq!(session.on_message(ServerMessage::Drain, 1), [DRAINING]);
+    let left = session.on_message(ServerMessage::Guest { run: RunId(9), here: false }, 2);
+    assert_eq!(left, [GOODBYE, leave(0, "drained")]);
 }

@@ -21,14 +21,15 @@ use crate::config::spec::Spec;
 use crate::ledger::{Ledger, Moment, Order};
 use crate::runtime::control::{ClientReply, DownMode, Reply};
 use crate::runtime::ids::{ArrayId, JobSeq, RunId, TaskId, WorkerId};
-use crate::runtime::protocol::{Body, Capacity, Indexes, Outcome, ServerMessage, TaskRef, Usage};
-use crate::runtime::scheduler::{Action, End, RequeueCause, Scheduler};
+use crate::runtime::protocol::{Body, Capacity, Indexes, Outcome, Place, ServerMessage, Start, TaskRef, Usage};
+use crate::runtime::scheduler::{Action, End, RequeueCause, Scheduler, TaskState};
 use crate::selection::Selection;
 use crate::server::record::{Detail, Record};
 use bstr::BString;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Number of a connection; never used twice by one server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -126,6 +127,20 @@ struct Worker {
     /// Its time was asked for again before it drains.
     asked_again: bool,
     bodies: BTreeSet<ArrayId>,
+    /// Ends heard on this connection.
+    ends_seen: u64,
+}
+
+/// A run to be sent to its worker.
+#[derive(Debug)]
+struct Assignment {
+    worker: WorkerId,
+    task: TaskId,
+    run: RunId,
+    variant: u8,
+    line: u32,
+    waits: bool,
+    place: Place,
 }
 
 /// A client that waits for tasks to end.
@@ -151,6 +166,9 @@ const WALLTIME_MARGIN: u64 = 10_000;
 /// So long before a worker drains the batch system is asked whether its time still ends then.
 const LOOK_AHEAD: u64 = 60_000;
 
+/// Runs that were told to end, above which nobody looks whether their tasks may start again.
+const DYING_LOOKED_AT_MAX: usize = 64;
+
 /// The server's state.
 #[derive(Debug)]
 pub struct Core {
@@ -174,6 +192,7 @@ pub struct Core {
     durable: Turn,
     sequence: u64,
     journal_trouble: Option<String>,
+    longest_turn: Duration,
     awaited: BTreeSet<WorkerId>,
     used: Usage,
     failures: BTreeMap<(ArrayId, String), u64>,
@@ -188,7 +207,7 @@ pub struct Core {
     again: BTreeMap<TaskId, Turn>,
     /// Runs that were told to end, and starts of the same tasks that wait for that.
     dying: BTreeSet<(TaskId, WorkerId, RunId)>,
-    delayed: Vec<(TaskId, WorkerId, RunId)>,
+    delayed: Vec<Assignment>,
     /// Submissions whose failures must be counted anew.
     recount: BTreeSet<ArrayId>,
 }
@@ -228,6 +247,7 @@ impl Core {
             durable: 0,
             sequence: 0,
             journal_trouble: None,
+            longest_turn: Duration::ZERO,
             awaited: BTreeSet::new(),
             used: Usage::default(),
             failures: BTreeMap::new(),
@@ -252,6 +272,7 @@ impl Core {
     /// Ends a turn: places tasks, plans jobs, answers who waits.
     pub fn end_turn(&mut self, now: Moment, out: &mut Output) {
         let mut actions = Vec::new();
+        self.scheduler.allow_ahead(!self.may_delay());
         self.scheduler.schedule(now.clock, &mut actions);
         self.carry_out(actions, now, out);
         self.plan_jobs(now, out);
@@ -265,6 +286,11 @@ impl Core {
             // Nothing of this turn waits for the disk.
             self.tell_recorded(self.turn, out);
         }
+    }
+
+    /// The server was busy for so long, from waking up until all was handed on; `Status` tells the longest.
+    pub fn turn_took(&mut self, time: Duration) {
+        self.longest_turn = self.longest_turn.max(time);
     }
 
     fn note_written(&mut self, out: &Output) {
@@ -362,21 +388,32 @@ impl Core {
     fn carry_out(&mut self, actions: Vec<Action>, now: Moment, out: &mut Output) {
         for action in actions {
             match action {
-                Action::Assign { worker, task, run } => self.assign(worker, task, run, now, out),
+                Action::Assign { worker, task, run, variant, line, waits, place } => {
+                    let start = Assignment { worker, task, run, variant, line, waits, place };
+                    self.assign(start, now, out);
+                }
+                Action::TakeBack { worker, run, .. } => {
+                    self.tell_worker(worker, 0, ServerMessage::TakeBack { runs: vec![run] }, out);
+                }
+                Action::Guest { worker, run, here } => {
+                    self.tell_worker(worker, 0, ServerMessage::Guest { run, here }, out);
+                }
                 Action::Kill { worker, task, run } if self.forget_delayed(worker, run) => {
                     // It was never sent, so nobody else will say that it is over.
-                    let over =
-                        crate::runtime::scheduler::Event::RunEnded { worker, task, run, outcome: Outcome::Killed };
+                    let over = crate::runtime::scheduler::Event::RunEnded {
+                        worker,
+                        task,
+                        run,
+                        outcome: Outcome::Killed,
+                        wall: 0,
+                    };
                     let mut more = Vec::new();
                     self.scheduler.apply(over, now.clock, &mut more);
                     self.carry_out(more, now, out);
                 }
                 Action::Kill { worker, task, run } => {
                     self.dying.insert((task, worker, run));
-                    if let Some(connection) = self.workers.get(&worker).and_then(|worker| worker.connection) {
-                        let message = ServerMessage::Kill { task, run };
-                        out.sends.push((connection, self.turn, Outgoing::Worker(message)));
-                    }
+                    self.tell_worker(worker, self.turn, ServerMessage::Kill { task, run }, out);
                 }
                 Action::Ended { task, end } => self.ended(task, end, None, now, out),
                 Action::Revived { task } => {
@@ -400,14 +437,21 @@ impl Core {
         }
     }
 
-    fn assign(&mut self, worker: WorkerId, task: TaskId, run: RunId, now: Moment, out: &mut Output) {
+    fn tell_worker(&self, worker: WorkerId, after: Turn, message: ServerMessage, out: &mut Output) {
+        if let Some(connection) = self.workers.get(&worker).and_then(|worker| worker.connection) {
+            out.sends.push((connection, after, Outgoing::Worker(message)));
+        }
+    }
+
+    fn assign(&mut self, start: Assignment, now: Moment, out: &mut Output) {
+        let task = start.task;
         if self.is_dying(task) {
             // After a restart two runs of a task may turn up; one was told to end, and until it has, no
             // third may start.
-            self.delayed.push((task, worker, run));
+            self.delayed.push(start);
             return;
         }
-        let (Some(target), Some(array)) = (self.workers.get_mut(&worker), self.arrays.get(&task.array)) else {
+        let (Some(target), Some(array)) = (self.workers.get_mut(&start.worker), self.arrays.get(&task.array)) else {
             return;
         };
         let Some(connection) = target.connection else { return };
@@ -418,9 +462,41 @@ impl Core {
             let message = ServerMessage::Body { array: task.array, body: Box::new((*array.body).clone()) };
             out.sends.push((connection, basis, Outgoing::Worker(message)));
         }
+        let after_ends = start.waits.then_some(target.ends_seen);
         let input = array.inputs.get(task.element as usize).cloned().unwrap_or_default();
-        self.running_since.insert(task, (worker, now.wall));
-        out.sends.push((connection, basis, Outgoing::Worker(ServerMessage::Assign { task, run, input })));
+        let mut place = start.place;
+        for part in &mut place.nodes {
+            part.node = self.nodes.get(&part.worker).cloned().unwrap_or_default();
+        }
+        self.running_since.insert(task, (start.worker, now.wall));
+        let place = (!place.is_empty()).then(|| Box::new(place));
+        let next = Start { element: task.element, run: start.run, input, place };
+        // Runs of one submission that follow each other share a message.
+        if let Some((
+            to,
+            after,
+            Outgoing::Worker(ServerMessage::Assign { array, variant, line, after_ends: ends, starts }),
+        )) = out.sends.last_mut()
+            && (*to, *after, *array, *variant, *line, *ends)
+                == (connection, basis, task.array, start.variant, start.line, after_ends)
+        {
+            starts.push(next);
+            return;
+        }
+        let message = ServerMessage::Assign {
+            array: task.array,
+            variant: start.variant,
+            line: start.line,
+            after_ends,
+            starts: vec![next],
+        };
+        out.sends.push((connection, basis, Outgoing::Worker(message)));
+    }
+
+    /// Whether the start of a task may have to wait for the end of an earlier run of it.
+    fn may_delay(&self) -> bool {
+        self.dying.len() > DYING_LOOKED_AT_MAX
+            || self.dying.iter().any(|(task, ..)| !matches!(self.scheduler.state(*task), Some(TaskState::Ended(_))))
     }
 
     fn is_dying(&self, task: TaskId) -> bool {
@@ -431,14 +507,14 @@ impl Core {
     /// Drops a start that was not sent yet; returns whether there was one.
     fn forget_delayed(&mut self, worker: WorkerId, run: RunId) -> bool {
         let before = self.delayed.len();
-        self.delayed.retain(|(_, at, delayed)| (*at, *delayed) != (worker, run));
+        self.delayed.retain(|start| (start.worker, start.run) != (worker, run));
         self.delayed.len() < before
     }
 
     /// Sends the starts that waited for the end of runs of the same tasks.
     fn send_delayed(&mut self, now: Moment, out: &mut Output) {
-        for (task, worker, run) in std::mem::take(&mut self.delayed) {
-            self.assign(worker, task, run, now, out);
+        for start in std::mem::take(&mut self.delayed) {
+            self.assign(start, now, out);
         }
     }
 

@@ -8,7 +8,9 @@ use crate::runtime::protocol::{Command, Submission, TaskRef};
 use crate::runtime::scheduler::{Counts, Event, Shape};
 use crate::selection::{ARRAY_MAX, Selection};
 use crate::server::record::Record;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The kernel's limit on one argument (`MAX_ARG_STRLEN`).
 const ARGUMENT_BYTES_MAX: usize = 128 << 10;
@@ -60,7 +62,11 @@ impl Core {
             self.in_flight.push((self.turn, None, connection, id));
         }
         let answer = match request {
-            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Status => {
+                let status = self.status(now);
+                self.longest_turn = Duration::ZERO;
+                Reply::Status(Box::new(status))
+            }
             Request::Submit { key, submission } => match self.submit(key, submission, now, out) {
                 Ok(array) => {
                     // Sent again: what is durable is not given back.
@@ -168,11 +174,12 @@ impl Core {
         if submission.after.len() > DEPENDENCIES_MAX {
             return Err(format!("a task waits for at most {DEPENDENCIES_MAX} others"));
         }
-        if body.request.counters.len() > REQUEST_KINDS_MAX {
+        let counters: BTreeSet<&String> =
+            body.needs.variants.iter().flat_map(|request| request.counters.keys()).collect();
+        if counters.len() > REQUEST_KINDS_MAX {
             return Err(format!("a task asks for at most {REQUEST_KINDS_MAX} kinds of resources"));
         }
-        if let Some(unknown) = body.request.counters.keys().find(|name| !self.options.spec.counters.contains_key(*name))
-        {
+        if let Some(unknown) = counters.into_iter().find(|name| !self.options.spec.counters.contains_key(*name)) {
             let known: Vec<&str> = self.options.spec.counters.keys().map(String::as_str).collect();
             let known =
                 if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
@@ -268,7 +275,7 @@ impl Core {
 pub(super) fn shape_of(submission: &Submission) -> Shape {
     Shape {
         count: submission.body.indexes.count(),
-        request: submission.body.request.clone(),
+        needs: submission.body.needs.clone(),
         priority: submission.priority,
         retries: submission.retries,
         time_request: submission.time_request_seconds.map(|seconds| seconds * 1000),

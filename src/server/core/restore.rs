@@ -91,7 +91,7 @@ impl Core {
             job,
             nonce,
             node,
-            capacity: Capacity { cores: 0, memory_bytes: 0, gpus: 0 },
+            capacity: Capacity { cores: 0, memory_bytes: 0, gpus: 0, numa: Vec::new() },
             connection: None,
             draining: false,
             joined: 0,
@@ -100,6 +100,7 @@ impl Core {
             ends_at: None,
             asked_again: false,
             bodies: Default::default(),
+            ends_seen: 0,
         };
         self.workers.insert(id, worker);
     }

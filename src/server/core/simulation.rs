@@ -210,8 +210,10 @@ impl World {
             Outgoing::Client(ClientReply::Reply { id, reply }) => self.on_reply(id, *reply),
             Outgoing::Client(_) => {}
             Outgoing::Worker(message) => {
-                if let ServerMessage::Assign { task, .. } = &message {
-                    self.check_start(*task);
+                if let ServerMessage::Assign { array, starts, .. } = &message {
+                    for start in starts {
+                        self.check_start(TaskId { array: *array, element: start.element });
+                    }
                 }
                 let delay = self.rng.u64(1..40);
                 let found = self.machines.values_mut().find(|machine| machine.connection == Some(connection));
@@ -305,7 +307,7 @@ impl World {
                     machine.to_server.push_back((at, message));
                 }
                 WorkerAction::Disconnect { .. } => self.hang_up(seq, true),
-                WorkerAction::StartTask { task, run, .. } => self.start(seq, task, run),
+                WorkerAction::StartTask(start) => self.start(seq, start.task, start.run),
                 WorkerAction::KillTask { run } => {
                     let at = now + self.rng.u64(..3000);
                     if let Some(run) = self.runs.get_mut(&run).filter(|run| run.ends_at > at) {
@@ -355,8 +357,7 @@ impl World {
         let ends_at = self.now + self.rng.u64(10..20_000);
         self.runs.insert(id, Run { home: seq, task, ends_at, outcome, over: false, recorded: false, lost: false });
         if let Some(machine) = self.machines.get_mut(&seq) {
-            let actions = machine.session.on_started(task, id);
-            self.act(seq, actions);
+            machine.session.on_started(id, self.now);
         }
     }
 
@@ -437,7 +438,7 @@ impl World {
             nonce: format!("n{}", seq.0),
             node: format!("node{}", seq.0),
             pid: 1,
-            capacity: Capacity { cores: 2, memory_bytes: 1 << 30, gpus: 0 },
+            capacity: Capacity { cores: 2, memory_bytes: 1 << 30, gpus: 0, numa: Vec::new() },
             walltime_left: None,
             drain_lead: 60_000,
             orphan_grace: 5_000,
@@ -509,7 +510,7 @@ impl World {
             stdout: Default::default(),
             stderr: Default::default(),
             time_limit_seconds: None,
-            request: Default::default(),
+            needs: Default::default(),
             indexes: Indexes::Range { first: 0, count: self.rng.u32(1..7), step: 1 },
             umask: 0o022,
         };

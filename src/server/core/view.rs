@@ -25,6 +25,10 @@ pub(in crate::server) fn end_words(end: &End, label: impl Fn(TaskId) -> String) 
             format!("killed by signal {signal} {name}").trim_end().to_owned()
         }
         End::Failed(Outcome::TimeLimit) => "killed at its time limit".to_owned(),
+        End::Failed(Outcome::MemoryLimit { used_bytes, limit_bytes }) => {
+            let (used, limit) = (crate::ui::words::size(*used_bytes), crate::ui::words::size(*limit_bytes));
+            format!("killed: it used {used}, more than its {limit} of memory (--memory asks for more)")
+        }
         End::Failed(Outcome::NotStarted { error }) => error.clone(),
         End::Failed(outcome) => format!("{outcome:?}").to_lowercase(),
         End::Poisonous => "three workers were lost while it ran".to_owned(),
@@ -97,6 +101,7 @@ impl Core {
             advice: self.ledger.advice().map(str::to_owned),
             gave_up: self.ledger.gave_up(),
             journal_trouble: self.journal_trouble.clone(),
+            longest_turn_microseconds: u64::try_from(self.longest_turn.as_micros()).unwrap_or(u64::MAX),
         }
     }
 

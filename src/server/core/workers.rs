@@ -72,26 +72,29 @@ impl Core {
             ends_at,
             asked_again: false,
             bodies: Default::default(),
+            ends_seen: 0,
         };
         self.workers.insert(id, worker);
         self.connections.insert(connection, id);
         self.awaited.remove(&id);
+        // What it does not list it does not run, and what was not sent on the old connection never will be.
+        let lists = |task, run| hello.running.iter().any(|held| (held.task, held.run) == (task, run));
+        self.dying.retain(|(task, at, run)| *at != id || lists(*task, *run));
+        self.delayed.retain(|start| start.worker != id);
+        for held in &hello.running {
+            self.running_since.entry(held.task).or_insert((id, now.wall)).0 = id;
+        }
+        let mut actions = Vec::new();
+        let joined = Event::WorkerJoined { worker: id, capacity: hello.capacity, ends_at, running: hello.running };
+        self.scheduler.apply(joined, now.clock, &mut actions);
         let welcome = Welcome {
             id,
             epoch: self.options.epoch,
             heartbeat_seconds: HEARTBEAT_SECONDS,
             orphan_timeout_seconds: self.options.spec.orphan_timeout_seconds,
+            guests: self.scheduler.guests_of(id),
         };
         out.sends.push((connection, self.turn, Outgoing::Worker(ServerMessage::Welcome(welcome))));
-        // What it does not list it does not run, and what was not sent on the old connection never will be.
-        self.dying.retain(|(task, at, run)| *at != id || hello.running.contains(&(*task, *run)));
-        self.delayed.retain(|(_, at, _)| *at != id);
-        let mut actions = Vec::new();
-        for (task, _) in &hello.running {
-            self.running_since.entry(*task).or_insert((id, now.wall)).0 = id;
-        }
-        let joined = Event::WorkerJoined { worker: id, capacity: hello.capacity, ends_at, running: hello.running };
-        self.scheduler.apply(joined, now.clock, &mut actions);
         if hello.draining {
             self.scheduler.apply(Event::WorkerDrains { worker: id }, now.clock, &mut actions);
         }
@@ -167,10 +170,17 @@ impl Core {
         out: &mut Output,
     ) {
         let EndReport { task, run, outcome, usage } = report;
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.ends_seen += 1;
+        }
         self.unrecorded.push_back((self.turn, connection, run));
         self.dying.remove(&(task, worker, run));
         let mut actions = Vec::new();
-        self.scheduler.apply(Event::RunEnded { worker, task, run, outcome }, now.clock, &mut actions);
+        self.scheduler.apply(
+            Event::RunEnded { worker, task, run, outcome, wall: usage.wall_milliseconds },
+            now.clock,
+            &mut actions,
+        );
         let since = self.running_since.get(&task).filter(|(on, _)| *on == worker).map(|(_, at)| *at);
         let detail =
             Detail { worker, started_at: since.unwrap_or(now.wall.saturating_sub(usage.wall_milliseconds)), usage };
@@ -205,7 +215,7 @@ impl Core {
     pub(super) fn lose(&mut self, id: WorkerId, counts: bool, now: Moment, out: &mut Output) {
         self.awaited.remove(&id);
         self.dying.retain(|(_, at, _)| *at != id);
-        self.delayed.retain(|(_, at, _)| *at != id);
+        self.delayed.retain(|start| start.worker != id);
         let Some(worker) = self.workers.remove(&id) else { return };
         if let Some(connection) = worker.connection {
             self.connections.remove(&connection);

@@ -39,7 +39,7 @@ fn a_worker_that_comes_back_without_a_run_gives_it_back() {
     assert_eq!(actions[0], Action::Requeued { task: task(1, 0), run, cause });
     let (_, again) = bench.place_of(task(1, 0));
     // The straggler's words no longer count.
-    let late = Event::RunEnded { worker, task: task(1, 0), run, outcome: Finished };
+    let late = Event::RunEnded { worker, task: task(1, 0), run, outcome: Finished, wall: 0 };
     assert_eq!(bench.step(late), []);
     bench.step(Event::RunStarted { task: task(1, 0), run: again });
     bench.step(Event::RunStarted { task: task(8, 0), run: again });
@@ -82,7 +82,7 @@ fn the_base_is_ranges() {
     for element in [0, 1, 2, 5] {
         let (worker, run) = bench.place_of(task(1, element));
         let outcome = if element == 2 { FAILED } else { Finished };
-        bench.scheduler.step(Event::RunEnded { worker, task: task(1, element), run, outcome }, 0);
+        bench.scheduler.step(Event::RunEnded { worker, task: task(1, element), run, outcome, wall: 0 }, 0);
     }
     let view = bench.scheduler.arrays().next().expect("one");
     let ends: Vec<(u32, u32, End)> = view.ends().collect();
@@ -98,7 +98,7 @@ fn many_kinds_of_failure_are_told_apart() {
     let outcome = |n: u32| Outcome::NotStarted { error: n.to_string() };
     for element in 0..300 {
         let (worker, run) = bench.place_of(task(1, element));
-        let event = Event::RunEnded { worker, task: task(1, element), run, outcome: outcome(element) };
+        let event = Event::RunEnded { worker, task: task(1, element), run, outcome: outcome(element), wall: 0 };
         bench.scheduler.step(event, 0);
     }
     let ends: Vec<_> = bench.scheduler.arrays().next().expect("one").ends().collect();

@@ -1,0 +1,262 @@
+"""The parts of the suite: each runs loads on the systems and keeps what it saw in `Results`.
+
+A figure is kept as {"values": [...], "n": tasks, ...} or {"failed": why}; nothing that failed is left
+out. Rounds go over the systems in turn, each system in a session of its own.
+"""
+
+import contextlib
+import sys
+import time
+
+import loads
+from session import Failed, Session
+
+SYSTEMS = ("xargs", "parallel", "dcluster", "hyperqueue", "dask", "parsl", "ray")
+CORES = 2
+
+
+class Results:
+    """What was measured: part → row → system → figure. Filled by the parts, read by report and plots."""
+
+    def __init__(self):
+        self.parts = {}
+        self.versions = {}
+        self.part = None
+
+    def keep(self, row, system, value, **more):
+        """Adds a figure to a row; further ones of the same row and system make it a list of rounds."""
+        figure = self.parts.setdefault(self.part, {}).setdefault(row, {}).setdefault(system, {"values": []})
+        figure["values"].append(value)
+        for key, item in more.items():
+            if key in ("cpu", "turn", "answer") and key in figure:
+                item = max(item, figure[key]) if key != "cpu" else min(item, figure[key])
+            figure[key] = item
+
+    def fail(self, row, system, why):
+        """A round that gave no figure. It is told only when no round gave one."""
+        self.parts.setdefault(self.part, {}).setdefault(row, {}).setdefault(system, {"values": []})["failed"] = why
+        say(f"  {system:12}{row}: {why}")
+
+
+def say(text):
+    """Progress, on standard error: the report is on standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Part:
+    """What the parts share: a session's calls, kept as figures."""
+
+    def __init__(self, results, options):
+        self.results, self.options = results, options
+
+    @contextlib.contextmanager
+    def session(self, system, cores=CORES, start="start"):
+        """A session in which the system is up; `None` when it does not come up."""
+        with Session(system) as session:
+            begin = time.perf_counter()
+            try:
+                self.results.versions[system] = session.ask("version", 60)
+                if start == "start":
+                    session.ask("start", 90, cores=cores)
+                else:
+                    session.ask(start, 90)
+                session.seconds = time.perf_counter() - begin
+            except Failed as why:
+                session.failed = str(why)
+                self.results.versions.setdefault(system, str(why))
+            else:
+                session.failed = None
+            yield session
+
+    def figure(self, row, session, call, limit, value, **args):
+        """Asks a session and keeps `value(answer)`. Returns the answer, or None when there was none."""
+        try:
+            if session.failed:
+                raise Failed(session.failed)
+            answer = session.ask(call, limit, **args)
+        except Failed as why:
+            self.results.fail(row, session.peer, str(why))
+            # A session that was ended has lost what was started in it.
+            if session.process is None:
+                session.failed = session.failed or f"ended at `{row}`: {why}"
+            return None
+        more = {key: answer[key] for key in ("cpu", "turn", "answer", "tasks", "n") if key in answer} if isinstance(
+            answer, dict) else {}
+        more |= {"n": args["n"]} if "n" in args else {}
+        kept = value(answer)
+        self.results.keep(row, session.peer, kept, **more)
+        say(f"  {session.peer:12}{row}: {kept:,.4g}" if isinstance(kept, float | int) else "")
+        return answer
+
+
+def best(values):
+    """The best of several seconds."""
+    return min(values)
+
+
+def middle(values):
+    """The median."""
+    return sorted(values)[len(values) // 2]
+
+
+class Tasks(Part):
+    """Command tasks, calls, single tasks and graphs, on two real cores."""
+
+    # Tasks of a load: fewer where a system is slow, so that all takes minutes.
+    FLAT = {"xargs": 5000, "parallel": 500, "dcluster": 5000, "hyperqueue": 1000, "dask": 1000, "parsl": 500,
+            "ray": 1000}
+    CALLS = {"dask": 5000, "parsl": 2000, "ray": 5000}
+    GRAPHS = {
+        "chain": {"dcluster": [1000], "hyperqueue": [100], "dask": [1000], "parsl": [1000], "ray": [1000]},
+        "fan": {"dcluster": [1000]},
+        "tree": {"dcluster": [1024]},
+        "layers": {"dcluster": [20, 100]},
+    }
+    LIMIT = 40
+
+    def run(self):
+        for number in range(self.options.rounds):
+            say(f"tasks, round {number + 1} of {self.options.rounds}")
+            for system in self.options.systems:
+                self.round(system, number)
+
+    def size(self, n):
+        return max(10, n // 10) if self.options.quick else n
+
+    def round(self, system, number):
+        def rate(answer):
+            return answer["seconds"]
+
+        with self.session(system) as session:
+            if system not in ("xargs", "parallel"):
+                self.first(session)
+            self.figure("single task", session, "one", self.LIMIT, middle, n=20)
+            if system == "dcluster":
+                self.figure("single task, connected", session, "one_connected", self.LIMIT, middle, n=20)
+            n = self.size(self.FLAT[system])
+            self.figure("commands", session, "flat", self.LIMIT, rate, n=n)
+            if system == "dcluster":
+                for way in ("map", "quiet"):
+                    self.figure(f"commands, {way}", session, "flat", self.LIMIT, rate, n=n, way=way)
+            if system in self.CALLS:
+                self.figure("calls", session, "calls", self.LIMIT, rate, n=self.size(self.CALLS[system]))
+            # The slow ones only twice: once would be chance, three times would take too long.
+            if system not in ("xargs", "parallel") and number < 2:
+                for shape, sizes in self.GRAPHS.items():
+                    size = [*sizes.get(system, sizes["dcluster"])]
+                    size[0] = size[0] // 10 if self.options.quick and shape != "tree" else size[0]
+                    size[0] = 64 if self.options.quick and shape == "tree" else size[0]
+                    self.figure(shape, session, "graph", self.LIMIT, rate, shape=shape, size=size)
+            if number == 0 and system not in ("xargs", "parallel"):
+                self.rest(session)
+
+    def first(self, session):
+        """From nothing to the first result: the start of the client's Python is not in it."""
+        begin = time.perf_counter()
+        try:
+            if session.failed:
+                raise Failed(session.failed)
+            if session.peer == "dcluster":
+                answer = session.ask("first", 60)
+                self.results.keep("up", session.peer, answer["up"])
+                seconds = answer["first"]
+            else:
+                session.ask("one", 60, n=1)
+                seconds = session.seconds + time.perf_counter() - begin
+            self.results.keep("first task", session.peer, seconds)
+        except Failed as why:
+            self.results.fail("first task", session.peer, str(why))
+
+    def rest(self, session):
+        """Memory and processor time of the idle system."""
+        if session.failed:
+            return
+        time.sleep(1)
+        if session.peer == "dcluster":
+            for role, seen in session.ask("rest", 60, seconds=5).items():
+                self.results.keep("idle memory", f"dcluster {role}", seen["memory"])
+                self.results.keep("idle share", f"dcluster {role}", seen["share"])
+        else:
+            resident, share = session.idle(5)
+            self.results.keep("idle memory", session.peer, resident)
+            self.results.keep("idle share", session.peer, share)
+
+
+class Scheduling(Part):
+    """Tasks that are not spawned: simulated workers."""
+
+    SHAPES = {"1 × 2": (1, 2, 100_000), "1 × 64": (1, 64, 100_000), "16 × 128": (16, 128, 500_000)}
+
+    def run(self):
+        for number in range(self.options.rounds):
+            say(f"scheduling, round {number + 1} of {self.options.rounds}")
+            for row, (workers, cores, n) in self.SHAPES.items():
+                with self.session("dcluster", start="start_empty") as session:
+                    n = n // 20 if self.options.quick else n
+                    joined = self.figure(f"join {row}", session, "join", 30, float, workers=workers, cores=cores)
+                    if joined is not None:
+                        self.figure(row, session, "pretend", 40, lambda answer: answer["seconds"], n=n)
+
+
+class Memory(Part):
+    """What held tasks cost the server, and how fast a million is accepted."""
+
+    SIZES = (10_000, 100_000, 1_000_000)
+
+    def run(self):
+        sizes = self.SIZES[:2] if self.options.quick else self.SIZES
+        for n in sizes:
+            say(f"memory, {n:,} tasks")
+            with self.session("dcluster", start="start_empty") as session:
+                self.held(session, n, "array")
+                self.figure(f"finish {n}", session, "finish", 60, lambda answer: answer, workers=16, cores=128)
+            if n < 1_000_000:
+                with self.session("dcluster", start="start_empty") as session:
+                    self.held(session, n, "submissions")
+            for system in ("hyperqueue", "dask"):
+                if system in self.options.systems and not (system == "dask" and n > 100_000):
+                    with self.session(system, cores=0) as session:
+                        self.held(session, n, None)
+
+    def held(self, session, n, way):
+        args = {"n": n} | ({"way": way} if way else {})
+        self.figure(f"{way or 'tasks'} {n}", session, "hold", 60, lambda answer: answer, **args)
+
+
+class Mix(Part):
+    """The hard mix, against the bounds and HyperQueue."""
+
+    def run(self):
+        for system in ("dcluster", "hyperqueue"):
+            if system not in self.options.systems:
+                continue
+            say(f"mix, {system}")
+            with Session(system) as session:
+                session.failed = None
+                if system == "hyperqueue":
+                    try:
+                        session.ask("start", 30, cores=0)
+                    except Failed as why:
+                        session.failed = str(why)
+                limit = 60
+                self.figure("mix", session, "mix", limit + 30, lambda answer: answer, limit=limit)
+        tasks = loads.mix()
+        self.results.keep("bound", "area", loads.mix_bound(tasks))
+        self.results.keep("bound", "greedy", loads.mix_greedy(tasks))
+
+
+class Workers(Part):
+    """Many simulated workers of one core, each with tasks of 1 s."""
+
+    SIZES = (100, 1_000, 10_000)
+
+    def run(self):
+        for workers in self.SIZES[:2] if self.options.quick else self.SIZES:
+            say(f"workers, {workers:,}")
+            with self.session("dcluster", start="start_empty") as session:
+                seconds = 5 if self.options.quick else 10
+                args = {"workers": workers, "seconds": seconds}
+                self.figure(f"workers {workers}", session, "busy", 120, lambda answer: answer, **args)
+
+
+PARTS = {"tasks": Tasks, "scheduling": Scheduling, "memory": Memory, "mix": Mix, "workers": Workers}

@@ -1,0 +1,217 @@
+//! Runs that only pretend: no process, no file, an end after a given time. Takes the place of the
+//! [`Executor`](super::Executor) under `worker join --simulate`, so that scheduler, server and connections can be
+//! measured with workers and cores that this machine does not have. Pure: time comes in as an argument.
+
+use super::Millis;
+use super::action::TaskStart;
+use super::executor::Render;
+use super::launch::StartError;
+use super::limits::Deadlines;
+use crate::runtime::ids::{RunId, TaskId};
+use crate::runtime::protocol::{Command, EndReport, Outcome, Usage};
+use bstr::{BString, ByteSlice};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What a pretended task is said to have used.
+const MEMORY_BYTES: u64 = 4 << 20;
+
+/// How long pretended tasks take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Simulation {
+    /// Each this long.
+    Each(Duration),
+    /// `sleep SECONDS` takes that long, anything else no time.
+    Sleep,
+}
+
+impl FromStr for Simulation {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "sleep" {
+            return Ok(Self::Sleep);
+        }
+        humantime::parse_duration(text).map(Self::Each)
+    }
+}
+
+impl Simulation {
+    fn duration(self, argv: &[BString]) -> Millis {
+        let duration = match (self, argv) {
+            (Self::Each(duration), _) => Some(duration),
+            (Self::Sleep, [program, seconds]) if program.rsplit_str(b"/").next() == Some(b"sleep") => {
+                let seconds: Option<f64> = seconds.to_str().ok().and_then(|text| text.parse().ok());
+                seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            }
+            (Self::Sleep, _) => None,
+        };
+        duration.map_or(0, |duration| Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX))
+    }
+}
+
+#[derive(Debug)]
+struct Pretended {
+    task: TaskId,
+    cores: u32,
+    started_at: Millis,
+    outcome: Outcome,
+}
+
+/// Pretended runs.
+#[derive(Debug)]
+pub(super) struct Simulated {
+    simulation: Simulation,
+    render: Render,
+    running: BTreeMap<RunId, Pretended>,
+    ends: Deadlines,
+}
+
+impl Simulated {
+    pub(super) fn new(simulation: Simulation, render: Render) -> Self {
+        Self { simulation, render, running: BTreeMap::new(), ends: Deadlines::default() }
+    }
+
+    /// Begins a run, as [`Executor::start`](super::Executor::start) does.
+    pub(super) fn start(&mut self, start: &TaskStart, now: Millis) -> Result<(), StartError> {
+        let TaskStart { task, run, variant, place: _, body, input } = start;
+        let (task, run) = (*task, *run);
+        let argv = match &body.command {
+            Command::Argv(words) => Cow::Borrowed(words),
+            Command::Template(template) => Cow::Owned(
+                (self.render)(template, input, task.element).map_err(|message| StartError::Template { message })?,
+            ),
+        };
+        let duration = self.simulation.duration(&argv);
+        let limit = super::launch::time_limit(body);
+        let (duration, outcome) = match limit {
+            Some(limit) if limit < duration => (limit, Outcome::TimeLimit),
+            _ => (duration, Outcome::Finished),
+        };
+        self.ends.set(run, now.saturating_add(duration));
+        self.running
+            .insert(run, Pretended { task, cores: body.needs.variant(*variant).cores, started_at: now, outcome });
+        Ok(())
+    }
+
+    /// Ends a run at once.
+    pub(super) fn kill(&mut self, run: RunId, now: Millis) {
+        if let Some(pretended) = self.running.get_mut(&run) {
+            pretended.outcome = Outcome::Killed;
+            self.ends.set(run, now);
+        }
+    }
+
+    /// Ends all runs at once.
+    pub(super) fn interrupt_all(&mut self, now: Millis) {
+        for (run, pretended) in &mut self.running {
+            pretended.outcome = Outcome::Interrupted;
+            self.ends.set(*run, now);
+        }
+    }
+
+    /// Returns when the next run ends.
+    pub(super) fn next_end(&self) -> Option<Millis> {
+        self.ends.next()
+    }
+
+    /// Returns the runs that have ended.
+    pub(super) fn ended(&mut self, now: Millis) -> Vec<EndReport> {
+        let mut reports = Vec::new();
+        while let Some(run) = self.ends.take_due(now) {
+            let Some(pretended) = self.running.remove(&run) else { continue };
+            let wall_milliseconds = now.saturating_sub(pretended.started_at);
+            reports.push(EndReport {
+                task: pretended.task,
+                run,
+                outcome: pretended.outcome,
+                usage: Usage {
+                    wall_milliseconds,
+                    cpu_milliseconds: wall_milliseconds.saturating_mul(u64::from(pretended.cores)),
+                    memory_bytes: MEMORY_BYTES,
+                },
+            });
+        }
+        reports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::ids::ArrayId;
+    use crate::runtime::protocol::{Body, Indexes, Output, Place, Request};
+    use std::sync::Arc;
+
+    const TASK: TaskId = TaskId { array: ArrayId(1), element: 0 };
+
+    fn body(words: &[&str]) -> Body {
+        Body {
+            command: Command::Argv(words.iter().map(|&word| word.into()).collect()),
+            name: String::new(),
+            cwd: "/nowhere".into(),
+            env: BTreeMap::new(),
+            stdin: None,
+            stdout: Output::Default,
+            stderr: Output::Default,
+            time_limit_seconds: None,
+            needs: Request { cores: 2, ..Request::default() }.into(),
+            indexes: Indexes::Single,
+            umask: 0o022,
+        }
+    }
+
+    fn simulated(how: &str) -> Simulated {
+        Simulated::new(how.parse().unwrap(), |template, _, _| Ok(vec!["sleep".into(), template.clone()]))
+    }
+
+    fn outcomes(reports: Vec<EndReport>) -> Vec<(u64, Outcome)> {
+        reports.into_iter().map(|report| (report.run.0, report.outcome)).collect()
+    }
+
+    fn start(run: u64, body: Body) -> TaskStart {
+        let (body, place) = (Arc::new(body), Place::default());
+        TaskStart { task: TASK, run: RunId(run), variant: 0, place, body, input: Vec::new() }
+    }
+
+    #[test]
+    fn ends_come_when_they_are_due() {
+        let mut runs = simulated("20ms");
+        runs.start(&start(1, body(&["sleep", "9"])), 100).unwrap();
+        runs.start(&start(2, body(&["true"])), 90).unwrap();
+        assert_eq!(runs.next_end(), Some(110));
+        assert_eq!(outcomes(runs.ended(109)), []);
+        assert_eq!(outcomes(runs.ended(110)), [(2, Outcome::Finished)]);
+        let last = runs.ended(125).remove(0);
+        assert_eq!((last.run, last.usage.wall_milliseconds, last.usage.cpu_milliseconds), (RunId(1), 25, 50));
+        assert_eq!(runs.next_end(), None);
+    }
+
+    #[test]
+    fn a_sleep_takes_its_time_and_nothing_else_does() {
+        let mut runs = simulated("sleep");
+        runs.start(&start(1, body(&["/bin/sleep", "1.5"])), 0).unwrap();
+        runs.start(&start(2, body(&["sleepy", "1.5"])), 0).unwrap();
+        runs.start(&start(3, body(&["sleep", "-1"])), 0).unwrap();
+        runs.start(&start(4, Body { command: Command::Template("2".into()), ..body(&[]) }), 0).unwrap();
+        assert_eq!(outcomes(runs.ended(0)), [(2, Outcome::Finished), (3, Outcome::Finished)]);
+        assert_eq!(outcomes(runs.ended(1_500)), [(1, Outcome::Finished)]);
+        assert_eq!(outcomes(runs.ended(2_000)), [(4, Outcome::Finished)]);
+    }
+
+    #[test]
+    fn limits_kills_and_interruptions_count() {
+        let mut runs = simulated("1h");
+        runs.start(&start(1, Body { time_limit_seconds: Some(2), ..body(&["x"]) }), 0).unwrap();
+        runs.start(&start(2, body(&["x"])), 0).unwrap();
+        runs.start(&start(3, body(&["x"])), 0).unwrap();
+        assert_eq!(outcomes(runs.ended(2_000)), [(1, Outcome::TimeLimit)]);
+        runs.kill(RunId(2), 2_001);
+        runs.kill(RunId(9), 2_001);
+        assert_eq!(outcomes(runs.ended(2_001)), [(2, Outcome::Killed)]);
+        runs.interrupt_all(2_002);
+        assert_eq!(outcomes(runs.ended(2_002)), [(3, Outcome::Interrupted)]);
+    }
+}
