@@ -12,7 +12,9 @@ use dcluster::runtime::disk::RealDisk;
 use dcluster::runtime::ids::{ArrayId, JobName, JobSeq, NativeId, TaskId, WorkerId};
 use dcluster::runtime::journal::{Journal, Limits, Position, recover};
 use dcluster::runtime::lease::{Claim, Holder, Lease, ServerState, claim, newest_claim, read_claim, read_lease};
-use dcluster::runtime::protocol::{Body, Command, Indexes, Outcome, Output, Request, Submission, TaskRef, Usage};
+use dcluster::runtime::protocol::{
+    Body, Command, Gpus, Indexes, Needs, Outcome, Output, Request, Submission, TaskRef, Usage,
+};
 use dcluster::runtime::scheduler::End;
 use dcluster::server::record::{Detail, Record};
 use std::collections::BTreeMap;
@@ -48,11 +50,18 @@ fn submission() -> Submission {
         stdout: Output::File("out.{id}".into()),
         stderr: Output::SameAsStdout,
         time_limit_seconds: Some(3600),
-        request: Request {
-            cores: 4,
-            memory_bytes: 8 << 30,
-            gpus: 1,
-            counters: BTreeMap::from([("licence".to_owned(), 2)]),
+        needs: Needs {
+            variants: vec![
+                Request {
+                    cores: 4,
+                    memory_bytes: 8 << 30,
+                    gpus: Gpus(1500),
+                    counters: BTreeMap::from([("licence".to_owned(), 2)]),
+                    compact: true,
+                },
+                Request { cores: 16, ..Request::default() },
+            ],
+            nodes: 1,
         },
         indexes: Indexes::Range { first: 1, count: 10_000, step: 2 },
         umask: 0o022,
@@ -147,6 +156,7 @@ fn records_1() -> (Vec<Record>, Vec<Vec<Record>>) {
             ended(one, 402, End::Failed(Outcome::TimeLimit), Some(detail(402))),
             ended(one, 403, End::Failed(Outcome::NotStarted { error: "no such file: ./model".to_owned() }), None),
             ended(one, 404, End::Poisonous, None),
+            ended(one, 405, End::Failed(Outcome::MemoryLimit { used_bytes: 3 << 30, limit_bytes: 1 << 30 }), None),
             ended(two, 0, End::DependencyFailed(task(one, 401)), None),
             Record::Revived { task: task(one, 402) },
         ],
