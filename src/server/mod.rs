@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod core;
+pub mod describe;
 mod driver;
 pub mod events;
 mod gate;
@@ -11,6 +12,7 @@ pub mod log;
 mod outbox;
 pub mod peer;
 pub mod record;
+pub mod repair;
 mod takeover;
 mod writer;
 
@@ -173,17 +175,24 @@ pub fn replay(
     before: Option<&LeaseState>,
     core: &mut Core,
 ) -> Result<journal::Position, Problem> {
-    let damaged = |what: String| {
+    let option = if folder.name() == "default" { String::new() } else { format!(" --cluster {}", folder.name()) };
+    let refused = |what: String| {
         Problem::new(Kind::Failed, format!("the journal of cluster {} is not usable", folder.name()))
             .says(what)
             .done("nothing was changed")
+    };
+    let damaged = |what: String| {
+        refused(what)
             .why("damage is never shortened away: accepted tasks may be at stake")
-            .fix(format!("keep a copy of {} and start afresh under another name", folder.path().display()))
+            .fix(format!("dcluster journal check{option}  (says what is lost)"))
+            .fix(format!("dcluster journal repair{option}  (saves the rest; keeps the damaged files)"))
     };
     let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
     for bytes in &recovered.records {
         let record = Record::decode(bytes).map_err(|error| {
-            damaged(format!("a record of an unknown kind: {error}; a newer dcluster may have written it"))
+            refused(format!("a record of an unknown kind: {error}"))
+                .why("a newer dcluster wrote it")
+                .fix("use that version")
         })?;
         core.replay(record).map_err(|error| damaged(error.to_string()))?;
     }

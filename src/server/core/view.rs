@@ -18,7 +18,7 @@ const PAGE_MAX: u32 = 1_000;
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Says how a task ended.
-pub(super) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
+pub(in crate::server) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
     match end {
         End::Finished => "finished".to_owned(),
         End::Failed(Outcome::Failed { code }) => format!("exit code {code}"),
