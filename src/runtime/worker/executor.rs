@@ -10,28 +10,26 @@
 
 use super::Millis;
 use super::action::TaskStart;
-use super::descendants;
-use super::environment::{Base, Variables};
+use super::descendants::{self, OwnChildren};
+use super::environment::{self, Base};
 use super::label::Label;
 use super::launch::{self, StartError, TaskUmask};
 use super::limits::Deadlines;
 use super::output::{self, Places};
+use super::prepared::{ParseTemplate, Preparations};
+use super::spool::Spool;
 use crate::runtime::ids::{JobName, RunId, TaskId};
-use crate::runtime::protocol::{Command, EndReport, Gpus, Outcome, Usage};
+use crate::runtime::protocol::{EndReport, Gpus, Outcome, Usage};
 use crate::sys;
 use bstr::BString;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
-
-/// Fills in a `map` template: the template, the input values of the element, its dense number from 0.
-pub type Render = fn(&BString, &[BString], u32) -> Result<Vec<BString>, String>;
 
 /// What an executor is told once.
 #[derive(Clone, Debug)]
@@ -48,9 +46,12 @@ pub struct ExecutorOptions {
     pub gpus: Vec<String>,
     /// From TERM to KILL.
     pub kill_grace: Duration,
-    /// Makes the words of a `map` element.
-    pub render: Render,
+    /// Reads `map` templates.
+    pub parse: ParseTemplate,
 }
+
+/// So long after its start a task's default outputs get their names: most tasks that print nothing are over.
+const NAMELESS_FOR: Millis = 100;
 
 /// Why we end a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,16 +75,21 @@ struct Running {
 #[derive(Debug)]
 pub struct Executor {
     cluster_folder: PathBuf,
-    render: Render,
+    parse: ParseTemplate,
+    spool: Spool,
+    preparations: Preparations,
     kill_grace: Millis,
     base: Base,
     has_gpus: bool,
     free_gpus: BTreeSet<String>,
     running: BTreeMap<RunId, Running>,
     by_pid: BTreeMap<i32, RunId>,
+    children: OwnChildren,
     /// Children we did not start, and the run they came from.
     adopted: BTreeMap<i32, RunId>,
     deadlines: Deadlines,
+    /// Runs whose outputs may have no name yet, and when they get it.
+    nameless: VecDeque<(Millis, RunId)>,
 }
 
 impl Executor {
@@ -95,16 +101,20 @@ impl Executor {
         sys::catch_ignored_signals();
         sys::close_inherited_on_exec()?;
         Ok(Self {
+            spool: Spool::new(options.cluster_folder.join("tasks")),
             cluster_folder: options.cluster_folder,
-            render: options.render,
+            parse: options.parse,
+            preparations: Preparations::default(),
             kill_grace: milliseconds(options.kill_grace),
             base: Base::new(options.environment, options.cluster_name, options.job),
             has_gpus: !options.gpus.is_empty(),
             free_gpus: options.gpus.into_iter().collect(),
             running: BTreeMap::new(),
             by_pid: BTreeMap::new(),
+            children: OwnChildren::new(),
             adopted: BTreeMap::new(),
             deadlines: Deadlines::default(),
+            nameless: VecDeque::new(),
         })
     }
 
@@ -113,25 +123,25 @@ impl Executor {
         let TaskStart { task, run, variant, place: _, body, input } = start;
         let (task, run, request) = (*task, *run, body.needs.variant(*variant));
         assert!(!self.running.contains_key(&run), "run {run:?} runs already");
-        let argv = match &body.command {
-            Command::Argv(words) => Cow::Borrowed(words),
-            Command::Template(template) => Cow::Owned(
-                (self.render)(template, input, task.element).map_err(|message| StartError::Template { message })?,
-            ),
-        };
-        let label = Label::new(task, body);
-        let cwd = launch::working_directory(body)?;
         let gpus = self.choose_gpus(request.gpus.0.div_ceil(Gpus::ONE))?;
+        let prepared = self.preparations.of(task.array, *variant, body, &self.base, self.parse, now)?;
+        let label = Label::new(task, body);
         let assigned = self.has_gpus.then_some(gpus.as_slice());
-        let variables: Variables = self.base.of_task(body, request, &label, run, assigned);
-        let places = Places::of_task(body, &label, &cwd, &self.cluster_folder)?;
-        let stdin = output::open_stdin(body, &cwd)?;
-        let streams = places.open(body)?;
+        let mut places = Places::of_task(body, &label, &prepared.cwd, &self.cluster_folder)?;
+        let stdin = output::open_stdin(body, &prepared.cwd)?;
+        let streams = places.open(body, &mut self.spool)?;
         let spawned = {
             let _umask = TaskUmask::of(body);
-            launch::spawn(&argv, &cwd, &variables, stdin, streams)
+            let of_run = environment::of_run(body, &label, run, assigned);
+            prepared.spawn(input, task.element, of_run, stdin, streams)
         };
-        let pid = spawned.inspect_err(|_| places.remove_empty())?;
+        let pid = match spawned {
+            Ok(pid) => pid,
+            Err(error) => {
+                places.close(&mut self.spool);
+                return Err(error);
+            }
+        };
 
         for gpu in &gpus {
             self.free_gpus.remove(gpu);
@@ -139,6 +149,7 @@ impl Executor {
         let process = i32::try_from(pid).expect("Linux process ids are below 2^22");
         self.by_pid.insert(process, run);
         self.running.insert(run, Running { task, pid: process, started_at: now, cause: None, gpus, places });
+        self.nameless.push_back((now.saturating_add(NAMELESS_FOR), run));
         if let Some(limit) = launch::time_limit(body) {
             self.deadlines.set(run, now.saturating_add(limit));
         }
@@ -161,11 +172,18 @@ impl Executor {
 
     /// Returns when [`Self::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.deadlines.next()
+        let name_at = self.nameless.front().map(|(at, _)| *at);
+        [self.deadlines.next(), name_at].into_iter().flatten().min()
     }
 
-    /// Ends runs at their time limit, kills those that outlived their grace.
+    /// Ends runs at their time limit, kills those that outlived their grace, names the outputs of those that have
+    /// run for a moment.
     pub fn on_deadline(&mut self, now: Millis) {
+        while let Some((_, run)) = self.nameless.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(running) = self.running.get_mut(&run) {
+                running.places.name();
+            }
+        }
         while let Some(run) = self.deadlines.take_due(now) {
             match self.running.get(&run) {
                 Some(running) if running.cause.is_some() => signal(running.pid, Signal::SIGKILL),
@@ -216,7 +234,7 @@ impl Executor {
         let mut reports = Vec::new();
         loop {
             reports.extend(self.on_child_signal(now));
-            let children = descendants::children();
+            let children = self.children.list();
             if children.is_empty() {
                 return reports;
             }
@@ -270,7 +288,7 @@ impl Executor {
     /// Kills children that ended runs have left to us. Their own children come to us when they die, so this is
     /// repeated after every reaped child.
     fn kill_leftovers(&mut self) {
-        for pid in descendants::children() {
+        for pid in self.children.list() {
             if self.by_pid.contains_key(&pid) {
                 continue;
             }
@@ -290,7 +308,9 @@ impl Executor {
     }
 
     fn report(&mut self, run: RunId, running: Running, child: &sys::EndedChild, now: Millis) -> EndReport {
-        running.places.remove_empty();
+        running.places.close(&mut self.spool);
+        // Ended runs wait here for their turn, but not for more than the running ones.
+        while self.nameless.pop_front_if(|(_, run)| !self.running.contains_key(run)).is_some() {}
         self.free_gpus.extend(running.gpus);
         EndReport {
             task: running.task,

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::runtime::ids::{ArrayId, JobSeq};
-use crate::runtime::protocol::{Body, Indexes, Output, Place, Request};
+use crate::runtime::protocol::{Body, Command, Indexes, Output, Place, Request};
 use bstr::ByteSlice;
 use std::ffi::OsStr;
 use std::fs;
@@ -61,12 +61,15 @@ impl Bed {
             environment,
             gpus: gpus.iter().map(|&gpu| gpu.to_owned()).collect(),
             kill_grace: Duration::from_secs(5),
-            render: |template, input, element| match template.as_slice() {
+            parse: |template| match template.as_slice() {
                 b"bad" => Err("bad template".to_owned()),
                 _ => {
-                    let number = element.to_string();
-                    let words = [b"echo".as_bstr(), template.as_bstr(), number.as_bytes().as_bstr()];
-                    Ok(words.into_iter().map(BString::from).chain(input.iter().cloned()).collect())
+                    let template = template.clone();
+                    Ok(Box::new(move |input, element| {
+                        let number = element.to_string();
+                        let words = [b"echo".as_bstr(), template.as_bstr(), number.as_bytes().as_bstr()];
+                        words.into_iter().map(BString::from).chain(input.iter().cloned()).collect()
+                    }))
                 }
             },
         })
@@ -153,7 +156,10 @@ impl Bed {
 
     fn wait_for_text(&mut self, name: &str) -> String {
         let path = self.path(name);
-        self.until(name, |_| fs::read(&path).is_ok_and(|text| text.ends_with(b"\n")));
+        self.until(name, |bed| {
+            bed.executor.on_deadline(bed.now + NAMELESS_FOR);
+            fs::read(&path).is_ok_and(|text| text.ends_with(b"\n"))
+        });
         self.read(name)
     }
 
@@ -261,7 +267,7 @@ fn a_daemon_dies_with_its_task_and_not_with_another() {
         bed.executor.kill(run, 0);
         bed.until("daemon and its child are gone", |bed| {
             bed.executor.on_child_signal(0);
-            !pids.iter().any(|pid| alive(pid)) && descendants::children().is_empty()
+            !pids.iter().any(|pid| alive(pid)) && OwnChildren::new().list().is_empty()
         });
         assert!(bed.executor.adopted.is_empty());
     });
@@ -280,7 +286,7 @@ fn nothing_is_left_below_a_worker_that_ends() {
         bed.wait_for_text("cluster/tasks/3/task.out");
         let reports = bed.executor.kill_descendants(PATIENCE, 0);
         assert_eq!(reports[0].outcome, Outcome::Interrupted);
-        assert!(descendants::children().is_empty());
+        assert!(OwnChildren::new().list().is_empty());
     });
 }
 
@@ -601,6 +607,6 @@ fn what_cannot_start_says_why() {
         assert!(bed.refusal(body).starts_with("arguments and environment are too long for the system (2"));
         assert_eq!(bed.executor.running().count(), 0);
         assert!(!bed.path("cluster/tasks/3/task.out").exists());
-        assert!(descendants::children().is_empty());
+        assert!(OwnChildren::new().list().is_empty());
     });
 }

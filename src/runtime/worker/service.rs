@@ -3,7 +3,7 @@
 
 use super::runner::Runner;
 use super::simulated::{Simulated, Simulation};
-use super::{Executor, ExecutorOptions, Millis, Session, SessionOptions, SessionSignal, WorkerAction};
+use super::{Executor, ExecutorOptions, Millis, Render, Session, SessionOptions, SessionSignal, WorkerAction};
 use crate::cluster::Folder;
 use crate::error::{Kind, Problem};
 use crate::runtime::dial::dial;
@@ -74,9 +74,9 @@ struct Service {
     leave: Option<(i32, String)>,
 }
 
-fn render(template: &BString, inputs: &[BString], element: u32) -> Result<Vec<BString>, String> {
-    let parsed = Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
-    Ok(parsed.render(inputs, u64::from(element) + 1).argv())
+fn parse(template: &BString) -> Result<Render, String> {
+    let template = Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
+    Ok(Box::new(move |inputs, element| template.render(inputs, u64::from(element) + 1).argv()))
 }
 
 /// Runs a worker until it leaves; returns its exit code and why it left.
@@ -93,7 +93,7 @@ pub fn run(options: &WorkerOptions) -> Result<(i32, String), Problem> {
         environment: options.environment.clone(),
         gpus: options.gpus.clone(),
         kill_grace: KILL_GRACE,
-        render,
+        parse,
     })
     .map_err(|error| internal("cannot prepare to start tasks", &error))?;
     let service = Service::new(options, Runner::Real(Box::new(executor)), Arc::new(Semaphore::new(1)))?;
@@ -109,7 +109,7 @@ pub fn run(options: &WorkerOptions) -> Result<(i32, String), Problem> {
 pub fn simulate(options: &WorkerOptions, simulation: Simulation, workers: u32) -> Result<(i32, String), Problem> {
     allow_many_connections().map_err(|error| internal("cannot raise the limit of open files", &error))?;
     let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
-    let one = |_| Service::new(options, Runner::Simulated(Simulated::new(simulation, render)), Arc::clone(&dials));
+    let one = |_| Service::new(options, Runner::Simulated(Simulated::new(simulation, parse)), Arc::clone(&dials));
     run_all((0..workers).map(one).collect::<Result<_, _>>()?)
 }
 
