@@ -2,9 +2,10 @@
 //! dcluster says about the task on top of all.
 
 use super::label::Label;
+use super::stock::Share;
 use crate::runtime::ids::{JobName, RunId};
 use crate::runtime::protocol::{Body, Request};
-use bstr::{BString, ByteSlice};
+use bstr::BString;
 use std::collections::BTreeMap;
 
 /// Names the run, so that processes that left their group and their parent can be found.
@@ -48,22 +49,11 @@ impl Base {
     }
 }
 
-/// Returns what is said about one run, on top of [`Base::of_body`]: the same names for all runs of a submission.
-/// `gpus`: the GPUs it got; `None` on a worker that has none, where the variable is left as it is.
-pub(super) fn of_run(
-    body: &Body,
-    label: &Label,
-    run: RunId,
-    gpus: Option<&[String]>,
-) -> impl Iterator<Item = (&'static str, String)> {
-    // Also when it got none: a task must not compute on a GPU that belongs to another.
-    let gpus = gpus.filter(|_| !body.env.contains_key(b"CUDA_VISIBLE_DEVICES".as_bstr()));
-    [
-        Some(("DCLUSTER_TASK_ID", label.id.clone())),
-        label.index.map(|index| ("DCLUSTER_TASK_INDEX", index.to_string())),
-        Some((RUN_VARIABLE, run.0.to_string())),
-        gpus.map(|gpus| ("CUDA_VISIBLE_DEVICES", gpus.join(","))),
-    ]
-    .into_iter()
-    .flatten()
+/// Returns what is said about one run, on top of [`Base::of_body`].
+pub(super) fn of_run(body: &Body, label: &Label, run: RunId, share: &Share) -> Vec<(&'static str, String)> {
+    let mut variables = share.variables(body);
+    variables.push(("DCLUSTER_TASK_ID", label.id.clone()));
+    variables.extend(label.index.map(|index| ("DCLUSTER_TASK_INDEX", index.to_string())));
+    variables.push((RUN_VARIABLE, run.0.to_string()));
+    variables
 }

@@ -1,7 +1,7 @@
 //! What a start needs besides its command: working directory, umask, and the words for whatever goes wrong.
 
 use super::Millis;
-use crate::runtime::protocol::{Body, Outcome};
+use crate::runtime::protocol::{Body, Gpus, Outcome};
 use bstr::{BString, ByteSlice};
 use nix::sys::stat::{Mode, umask};
 use std::ffi::OsStr;
@@ -118,13 +118,33 @@ pub enum StartError {
         /// Which stream.
         stream: &'static str,
     },
-    /// Not as many GPUs free as it was sent here for.
-    #[error("GPUs requested: {wanted}, free on this worker: {free}")]
+    /// The server sent it here with GPUs that are not there.
+    #[error("GPUs requested: {wanted}, of this worker's {offered} the server gave none that exists")]
     NoGpu {
+        /// Requested.
+        wanted: Gpus,
+        /// GPUs of the worker.
+        offered: usize,
+    },
+    /// The server sent it here with cores that are not free.
+    #[error("cores requested: {wanted}, free where the server said: fewer, of {free} free ones on this worker")]
+    NoCores {
         /// Requested.
         wanted: u32,
         /// Not in use.
         free: usize,
+    },
+    /// The processes cannot be kept on their cores.
+    #[error("cannot pin the task to its cores: {source}")]
+    Pin {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The list of its nodes could not be written.
+    #[error("cannot write the list of nodes: {source}")]
+    NodeFile {
+        /// What the system said.
+        source: io::Error,
     },
     /// The system refused for another reason.
     #[error("cannot start {}: {source}", path.display())]

@@ -57,6 +57,8 @@ pub(super) struct Prepared {
     variables: Variables,
     /// That of the task before, if the words are fixed.
     command: Option<Command>,
+    /// Which variables of its own that one got.
+    told: Vec<&'static str>,
 }
 
 impl fmt::Debug for Prepared {
@@ -74,7 +76,7 @@ impl Prepared {
             launch::check_nul("an environment variable", name)?;
             launch::check_nul("an environment variable", value)?;
         }
-        Ok(Self { body: Arc::clone(body), made_at: now, argv, cwd, variables, command: None })
+        Ok(Self { body: Arc::clone(body), made_at: now, argv, cwd, variables, command: None, told: Vec::new() })
     }
 
     /// Starts a task in a process group of its own and returns its process id. To be called with the task's
@@ -86,7 +88,7 @@ impl Prepared {
         &mut self,
         input: &[BString],
         element: u32,
-        of_run: impl Iterator<Item = (&'static str, String)>,
+        of_run: Vec<(&'static str, String)>,
         stdin: Stdio,
         streams: Streams,
     ) -> Result<u32, StartError> {
@@ -99,6 +101,11 @@ impl Prepared {
                 &rendered
             }
         };
+        // What one task was told and this one is not must not stay.
+        if !self.told.iter().eq(of_run.iter().map(|(name, _)| name)) {
+            self.command = None;
+            self.told = of_run.iter().map(|(name, _)| *name).collect();
+        }
         let command = match &mut self.command {
             Some(command) => command,
             none => none.insert(new_command(argv, &self.cwd, &self.variables)?),
