@@ -104,6 +104,8 @@ fn core(epoch: u32, now: Moment) -> Core {
         directives: Vec::new(),
         prologue: String::new(),
         drain_lead_seconds: 60,
+        pin: false,
+        on_exit: None,
     };
     let spec = Spec {
         backend: BackendKind::Local,

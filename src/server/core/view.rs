@@ -194,6 +194,8 @@ impl Core {
                     End::Finished => exit_code = Some(0),
                     End::Failed(Outcome::Failed { code }) => exit_code = Some(*code),
                     End::Failed(Outcome::Signalled { signal: number }) => signal = Some(*number),
+                    // As it was done, and as a shell would say it.
+                    End::Failed(Outcome::MemoryLimit { .. }) => signal = Some(nix::sys::signal::Signal::SIGKILL as i32),
                     _ => {}
                 }
                 (*end != End::Finished).then(|| end_words(end, |task| self.task_label(task)))
