@@ -188,7 +188,7 @@ pub fn replay(
             .fix(format!("dcluster journal repair{option}  (saves the rest; keeps the damaged files)"))
     };
     let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
-    for bytes in &recovered.records {
+    for bytes in recovered.records.iter() {
         let record = Record::decode(bytes).map_err(|error| {
             refused(format!("a record of an unknown kind: {error}"))
                 .why("a newer dcluster wrote it")
