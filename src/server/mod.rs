@@ -11,6 +11,8 @@ pub mod log;
 mod outbox;
 pub mod peer;
 pub mod record;
+#[cfg(test)]
+mod simulation;
 mod takeover;
 mod writer;
 
@@ -24,7 +26,7 @@ use crate::backends::{self, Backend};
 use crate::cluster::{Folder, Identity};
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{ClientReply, Reply, Request};
-use crate::runtime::disk::RealDisk;
+use crate::runtime::disk::{Disk, RealDisk};
 use crate::runtime::journal::{self, Journal, Limits};
 use crate::runtime::lease::LeaseState;
 use crate::runtime::protocol::{WorkerHello, WorkerMessage};
@@ -180,12 +182,21 @@ pub fn replay(
             .why("damage is never shortened away: accepted tasks may be at stake")
             .fix(format!("keep a copy of {} and start afresh under another name", folder.path().display()))
     };
-    let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
+    replay_journal(disk, &identity.id, before, core).map_err(damaged)
+}
+
+/// The same, with the trouble in words.
+fn replay_journal<D: Disk>(
+    disk: &D,
+    cluster_id: &str,
+    before: Option<&LeaseState>,
+    core: &mut Core,
+) -> Result<journal::Position, String> {
+    let recovered = journal::recover(disk, cluster_id, before).map_err(|error| error.to_string())?;
     for bytes in &recovered.records {
-        let record = Record::decode(bytes).map_err(|error| {
-            damaged(format!("a record of an unknown kind: {error}; a newer dcluster may have written it"))
-        })?;
-        core.replay(record).map_err(|error| damaged(error.to_string()))?;
+        let record = Record::decode(bytes)
+            .map_err(|error| format!("a record of an unknown kind: {error}; a newer dcluster may have written it"))?;
+        core.replay(record).map_err(|error| error.to_string())?;
     }
     Ok(recovered.position)
 }
