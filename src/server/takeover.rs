@@ -110,8 +110,7 @@ impl Watch {
             unchanged_for_seconds: (now - self.changed_at) / 1000,
             seen_changing: self.seen_changing,
         };
-        let verdict =
-            if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) };
+        let verdict = if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) };
         let host = lease.map(|state| state.holder.host).unwrap_or_default();
         Ok(Seen { verdict, next_epoch: leased.max(newest) + 1, host })
     }

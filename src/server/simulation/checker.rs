@@ -182,9 +182,8 @@ impl World {
         }
         assert!(failures <= allowed, "T4: {task:?} starts after {failures} failures, allowed are {allowed}");
         let here = self.truth.runs.values().filter(|run| run.home == machine && !run.over);
-        let (cores, memory) = here.fold((body.request.cores, body.request.memory_bytes), |sum, run| {
-            (sum.0 + run.cores, sum.1 + run.memory)
-        });
+        let (cores, memory) = here
+            .fold((body.request.cores, body.request.memory_bytes), |sum, run| (sum.0 + run.cores, sum.1 + run.memory));
         assert!(cores <= CORES && memory <= MEMORY, "T8: {cores} cores and {memory} bytes on worker {machine}");
         if let Some((at, epoch)) = self.truth.cancelled.get(&task.array) {
             let newer = id.0 >> 40 > u64::from(*epoch);
@@ -262,6 +261,11 @@ impl World {
         process.serving.as_deref()
     }
 
+    /// Whether the newest server serves a cluster that does not go down.
+    pub(super) fn is_open(&self) -> bool {
+        self.newest().is_some_and(|serving| !serving.core.is_stopping())
+    }
+
     pub(super) fn is_settled(&self) -> bool {
         let Some(serving) = self.newest() else { return false };
         let alone = self.servers.len() == 1;
@@ -273,7 +277,11 @@ impl World {
             self.truth.sent.iter().filter(|sent| sent.acknowledged.is_none()).map(|sent| sent.key.as_str()).collect();
         let core = self.newest().map_or_else(|| "no server".to_owned(), |serving| serving.core.standstill());
         let quiet = (self.has_settled_users(), self.newest().map(|serving| serving.is_quiet()));
-        format!("{} servers, down {}, quiet {quiet:?}; without an answer: {open:?}; {core}", self.servers.len(), self.is_down)
+        format!(
+            "{} servers, down {}, quiet {quiet:?}; without an answer: {open:?}; {core}",
+            self.servers.len(),
+            self.is_down
+        )
     }
 
     /// The record at the end, and the base that would be written of it.

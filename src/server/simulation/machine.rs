@@ -105,9 +105,10 @@ impl World {
         };
         machine.dialling = None;
         let cut = now < machine.cut_until;
-        let answers = self.access.and_then(|access| self.servers.get(&access)).filter(|server| {
-            server.serving.is_some() && server.stopped_until.is_none()
-        });
+        let answers = self
+            .access
+            .and_then(|access| self.servers.get(&access))
+            .filter(|server| server.serving.is_some() && server.stopped_until.is_none());
         let server = answers.map(|server| server.id).filter(|_| !cut);
         let machine = self.machines.get_mut(&id).expect("just seen");
         let clock = now + machine.boot;

@@ -41,7 +41,6 @@ pub(super) const REQUIRED: &[&str] = &[
     "write failed",
     "sync failed",
     "no hard links",
-    "link repeated",
     "a submission was refused for now",
     "a submission was sent twice",
     "a submission without an answer was sent to the next server",
@@ -83,6 +82,7 @@ const RARE: &[&str] = &[
     "a worker hangs up",
     "retry in flight when the server died",
     "folder sync failed",
+    "link repeated",
     "close failed",
 ];
 

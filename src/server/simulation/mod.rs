@@ -117,6 +117,9 @@ fn promises_hold_whatever_fails() {
     eprintln!("{seeds} seeds, {} steps, {} starts, {} situations", run.steps, run.starts, run.marks.len());
     if seeds >= SEEDS {
         let missing: Vec<_> = marks::REQUIRED.iter().filter(|mark| !run.marks.contains(*mark)).collect();
-        assert!(missing.is_empty(), "these situations were reached nowhere, so nothing is shown about them: {missing:#?}");
+        assert!(
+            missing.is_empty(),
+            "these situations were reached nowhere, so nothing is shown about them: {missing:#?}"
+        );
     }
 }

@@ -123,8 +123,8 @@ impl World {
         if self.lot(self.swarm.kill_worker, STEPS) {
             self.end_machine(id, None);
         } else if self.lot(self.swarm.stop_worker, STEPS) {
-            // Longer than the server waits for it is a node that must be fenced by other means.
-            let until = self.now + self.rng.u64(100..20_000);
+            // For longer than the server's margin it would not end its tasks in time.
+            let until = self.now + self.rng.u64(100..8_000);
             self.trace("worker stopped", u64::from(id), until);
             self.mark("a worker was stopped");
             let machine = self.machines.get_mut(&id).expect("just listed");

@@ -285,7 +285,8 @@ impl World {
         };
         process.epoch = seen.next_epoch;
         self.trace("server claims", process.id, u64::from(seen.next_epoch));
-        let (stop, kill) = self.amid(40);
+        // Starts are rare.
+        let (stop, kill) = self.amid(40, 100);
         match process.disk.run(stop, kill, move || start.run()) {
             Work::Done(result) => self.started(process, result),
             Work::Halted(halted) => {
@@ -297,10 +298,10 @@ impl World {
     }
 
     /// Draws whether a piece of work is stopped or killed in its middle, and where.
-    pub(super) fn amid(&mut self, operations: u32) -> (Option<u32>, Option<u32>) {
+    pub(super) fn amid(&mut self, operations: u32, of: u32) -> (Option<u32>, Option<u32>) {
         let (stop, kill) = (self.swarm.stop_amid, self.swarm.kill_amid);
-        let stop = self.lot(stop, 1000).then(|| self.rng.u32(..operations));
-        let kill = self.lot(kill, 1000).then(|| self.rng.u32(..operations));
+        let stop = self.lot(stop, of).then(|| self.rng.u32(..operations));
+        let kill = self.lot(kill, of).then(|| self.rng.u32(..operations));
         (stop, kill)
     }
 
@@ -447,4 +448,3 @@ impl World {
         core
     }
 }
-

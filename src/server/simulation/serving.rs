@@ -240,8 +240,7 @@ impl World {
             self.server_closes(connection);
         }
         for order in orders {
-            if matches!(order, crate::ledger::Order::Submit(_))
-                && self.claimed.load(Ordering::Relaxed) > process.epoch
+            if matches!(order, crate::ledger::Order::Submit(_)) && self.claimed.load(Ordering::Relaxed) > process.epoch
             {
                 let serving = process.serving.as_mut().expect("it serves");
                 serving.late_submits += 1;
@@ -262,7 +261,7 @@ impl World {
         }
         let Some(mut writer) = serving.writer.take() else { return true };
         let mut requests = std::mem::take(&mut serving.to_journal);
-        let (stop, kill) = self.amid(12);
+        let (stop, kill) = self.amid(12, 1000);
         let work = move || {
             let first = requests.pop_front();
             let result = writer.step(first, || requests.pop_front(), || now);
@@ -307,10 +306,8 @@ impl World {
                     Peer::Machine(_) => match self.read_at_server::<WorkerMessage>(id) {
                         Some(Read::Messages(messages)) => {
                             for message in messages {
-                                let first = !std::mem::replace(
-                                    &mut self.links.get_mut(&id).expect("just read").greeted,
-                                    true,
-                                );
+                                let first =
+                                    !std::mem::replace(&mut self.links.get_mut(&id).expect("just read").greeted, true);
                                 inputs.push((id, Input::Worker(message, first)));
                             }
                         }

@@ -80,7 +80,8 @@ impl World {
 
     pub(super) fn run_site(&mut self) {
         let now = self.now;
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.coming).into_iter().partition(|(at, _)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.coming).into_iter().partition(|(at, _)| *at <= now);
         self.coming = later;
         for (_, submit) in due {
             self.create(submit);
@@ -155,10 +156,8 @@ impl World {
             self.jobs.get_mut(&seq).expect("a key").machine = Some(machine);
             return;
         }
-        let gentle = !matches!(
-            real.end,
-            Phase::Gone(EndedHow::NodeFailed | EndedHow::OutOfMemory | EndedHow::Walltime, _)
-        );
+        let gentle =
+            !matches!(real.end, Phase::Gone(EndedHow::NodeFailed | EndedHow::OutOfMemory | EndedHow::Walltime, _));
         let machine = real.machine;
         if now + KILL_WAIT >= real.end_at && !real.warned && gentle {
             real.warned = true;
@@ -247,7 +246,8 @@ impl World {
 
     fn observe(&mut self, which: impl Fn(JobSeq, &Real) -> bool) -> Vec<Observation> {
         let stale = self.percent(self.swarm.site.query_lies);
-        let asked: Vec<JobSeq> = self.jobs.iter().filter(|(seq, real)| which(**seq, real)).map(|(seq, _)| *seq).collect();
+        let asked: Vec<JobSeq> =
+            self.jobs.iter().filter(|(seq, real)| which(**seq, real)).map(|(seq, _)| *seq).collect();
         let empty = self.swarm.site.query_lies > 0 && self.lot(1, 30);
         if empty && asked.iter().any(|seq| self.jobs[seq].is_live()) {
             self.mark("a listing was empty although jobs live");

@@ -6,7 +6,7 @@ use fastrand::Rng;
 #[derive(Debug)]
 pub(super) struct Swarm {
     /// The server: killed or stopped between two steps, and in the middle of its work on the disk (of 1,000
-    /// pieces of work).
+    /// pieces of work, of 100 starts).
     pub(super) kill_server: u32,
     pub(super) stop_server: u32,
     pub(super) kill_amid: u32,
@@ -73,8 +73,8 @@ impl Swarm {
             kill_server: maybe(rng, &[5, 20, 60]),
             stop_server: maybe(rng, &[5, 20]),
             kill_amid: maybe(rng, &[2, 10]),
-            stop_amid: maybe(rng, &[2, 10]),
-            stop_max: [2_000, 20_000, 100_000][rng.usize(..3)],
+            stop_amid: maybe(rng, &[4, 20]),
+            stop_max: [2_000, 30_000, 100_000][rng.usize(..3)],
             rival: maybe(rng, &[5, 20]),
             force: [0, 30, 100][rng.usize(..3)],
             power: maybe(rng, &[3, 10]),

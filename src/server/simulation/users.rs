@@ -6,7 +6,7 @@ use super::links::{Peer, Read};
 use super::process::JOBS;
 use super::world::World;
 use crate::runtime::control::{ClientHello, ClientMessage, ClientReply, DownMode, ErrorKind, Reply, Request};
-use crate::runtime::ids::ArrayId;
+use crate::runtime::ids::{ArrayId, TaskId};
 use crate::runtime::protocol::{Body, Command, Indexes, PROTOCOL_VERSION, Submission, TaskRef};
 use crate::selection::Selection;
 use crate::server::core::ConnectionId;
@@ -51,11 +51,14 @@ impl World {
         }
         self.submit_something();
         let who = self.rng.usize(..self.clients.len());
-        if self.rng.u8(..8) == 0 {
-            let after = None;
-            self.ask(who, Request::Tasks { tasks: Vec::new(), kinds: Vec::new(), after, limit: 1000 });
+        if self.rng.u8(..30) == 0 {
+            // A page somewhere, as `tasks` asks for one after the other.
+            let array = ArrayId(self.rng.u32(..=self.truth.sent.len() as u32));
+            let after = (array.0 > 0).then_some(TaskId { array, element: 0 });
+            let limit = self.rng.u32(1..40);
+            self.ask(who, Request::Tasks { tasks: Vec::new(), kinds: Vec::new(), after, limit });
         }
-        if self.rng.u8(..10) == 0 {
+        if self.rng.u8(..30) == 0 {
             self.ask(who, Request::Wait { tasks: Vec::new(), timeout: WAIT });
         }
         self.change_something(who);
@@ -297,9 +300,13 @@ impl World {
         let Some(down) = &mut self.down else { return };
         if let Some(at) = down.up_at {
             if at <= self.now && !down.for_good {
-                self.down = None;
-                self.mark("down and up again");
+                // Again if nothing comes of it.
+                down.up_at = Some(at + 30_000);
                 self.start_server(who, true, false);
+            }
+            if self.is_open() {
+                self.mark("down and up again");
+                self.down = None;
             }
             return;
         }

@@ -197,7 +197,7 @@ impl World {
 
     fn step(&mut self) {
         self.steps += 1;
-        self.now += self.rng.u64(5..200);
+        self.now += if self.faults { self.rng.u64(5..200) } else { self.rng.u64(5..600) };
         self.shared_now.store(self.now, Ordering::Relaxed);
         self.nemesis();
         self.users();
@@ -239,7 +239,8 @@ impl World {
             assert!(self.now < bound, "J4, T7: it does not go down; {}", self.standstill());
         }
         self.check_nothing_left();
-        self.marks.extend(self.disk.lock().expect("one thread").marks.iter().copied().filter(|m| super::marks::known(m)));
+        self.marks
+            .extend(self.disk.lock().expect("one thread").marks.iter().copied().filter(|m| super::marks::known(m)));
         self.hash
     }
 }
