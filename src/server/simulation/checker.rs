@@ -5,8 +5,9 @@ use super::world::World;
 use crate::backends::Submit;
 use crate::runtime::control::TaskInfo;
 use crate::runtime::ids::{ArrayId, RunId, TaskId};
-use crate::runtime::protocol::{Body, Outcome, Submission, TaskRef};
+use crate::runtime::protocol::{Outcome, Submission, TaskRef};
 use crate::runtime::scheduler::{End, Kind, TaskState};
+use crate::runtime::worker::TaskStart;
 use crate::server::core::{ConnectionId, Core};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -17,7 +18,6 @@ const CANCEL_SPAN: u64 = 20_000;
 /// A run as its machine sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    pub(super) home: u32,
     pub(super) task: TaskId,
     pub(super) started_at: u64,
     pub(super) ends_at: u64,
@@ -27,15 +27,22 @@ pub(super) struct Run {
     pub(super) recorded: bool,
     /// Its machine died before it or its outcome was known.
     pub(super) lost: bool,
+    /// What it has, and where; its own machine first.
+    parts: Vec<Part>,
+}
+
+/// What a run has of a machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    machine: u32,
     cores: u32,
     memory: u64,
 }
 
 impl Run {
-    pub(super) fn new(home: u32, task: TaskId, now: u64, ends_at: u64, outcome: Outcome, body: &Body) -> Self {
-        let (cores, memory) = (body.request.cores, body.request.memory_bytes);
+    pub(super) fn new(parts: Vec<Part>, task: TaskId, now: u64, ends_at: u64, outcome: Outcome) -> Self {
         let (over, reported, recorded, lost) = (ends_at <= now, false, false, false);
-        Self { home, task, started_at: now, ends_at, outcome, over, reported, recorded, lost, cores, memory }
+        Self { task, started_at: now, ends_at, outcome, over, reported, recorded, lost, parts }
     }
 }
 
@@ -48,11 +55,13 @@ pub(super) struct Sent {
     pub(super) sent_to: Option<u32>,
     /// Failures that retries by users allow.
     pub(super) extra: u32,
+    /// Its tasks take at most so many milliseconds.
+    task_max: u64,
 }
 
 impl Sent {
-    pub(super) fn new(key: String, submission: Submission) -> Self {
-        Self { key, submission, acknowledged: None, sent_to: None, extra: 0 }
+    pub(super) fn new(key: String, submission: Submission, task_max: u64) -> Self {
+        Self { key, submission, acknowledged: None, sent_to: None, extra: 0, task_max }
     }
 }
 
@@ -167,8 +176,9 @@ impl World {
         }
     }
 
-    /// A process is about to start.
-    pub(super) fn check_start(&mut self, machine: u32, task: TaskId, id: RunId, body: &Body) {
+    /// A process is about to start. Returns what it has, and where.
+    pub(super) fn check_start(&mut self, machine: u32, start: &TaskStart) -> Vec<Part> {
+        let (task, id, body) = (start.task, start.run, &start.body);
         let sent = self.truth.sent.iter().find(|sent| sent.key == body.name).expect("only what was submitted runs");
         let allowed = sent.submission.retries + sent.extra;
         let after = sent.submission.after.clone();
@@ -181,10 +191,10 @@ impl World {
             failures += u32::from(own && !run.lost);
         }
         assert!(failures <= allowed, "T4: {task:?} starts after {failures} failures, allowed are {allowed}");
-        let here = self.truth.runs.values().filter(|run| run.home == machine && !run.over);
-        let (cores, memory) = here
-            .fold((body.request.cores, body.request.memory_bytes), |sum, run| (sum.0 + run.cores, sum.1 + run.memory));
-        assert!(cores <= CORES && memory <= MEMORY, "T8: {cores} cores and {memory} bytes on worker {machine}");
+        let parts = self.parts(machine, start);
+        for part in &parts {
+            self.check_room(*part);
+        }
         if let Some((at, epoch)) = self.truth.cancelled.get(&task.array) {
             let newer = id.0 >> 40 > u64::from(*epoch);
             let heard = self.machines.get(&machine).is_some_and(|machine| {
@@ -196,6 +206,37 @@ impl World {
             let TaskRef::Array(parent) = parent else { continue };
             self.check_parent(task, parent);
         }
+        parts
+    }
+
+    /// What a run gets, by machine.
+    fn parts(&mut self, machine: u32, start: &TaskStart) -> Vec<Part> {
+        let request = start.body.needs.variant(start.variant);
+        let (cores, memory) = (request.cores, request.memory_bytes);
+        let nodes = &start.place.nodes;
+        if start.body.needs.nodes == 1 {
+            return vec![Part { machine, cores, memory }];
+        }
+        assert_eq!(nodes.len(), start.body.needs.nodes as usize, "T8: as many workers as asked for: {nodes:?}");
+        let machines = nodes.iter().map(|node| node.node.trim_start_matches("node").parse().expect("our own name"));
+        let parts: Vec<Part> = machines.map(|machine| Part { machine, cores, memory }).collect();
+        assert_eq!(parts[0].machine, machine, "its own worker is the first of {nodes:?}");
+        self.mark("a task on several workers");
+        parts
+    }
+
+    /// T8: what runs fits where it runs.
+    fn check_room(&self, new: Part) {
+        let runs = self.truth.runs.values().filter(|run| !run.over);
+        let here = runs.flat_map(|run| &run.parts).filter(|part| part.machine == new.machine);
+        let (cores, memory) = here.fold((new.cores, new.memory), |sum, part| (sum.0 + part.cores, sum.1 + part.memory));
+        assert!(cores <= CORES && memory <= MEMORY, "T8: {cores} cores and {memory} bytes on worker {}", new.machine);
+    }
+
+    /// How long a task of a submission may take at most.
+    pub(super) fn task_max(&self, key: &str) -> u64 {
+        let sent = self.truth.sent.iter().find(|sent| sent.key == key);
+        sent.map_or(self.swarm.task_max, |sent| sent.task_max)
     }
 
     /// T5: the success of what a task waits for is on the disk when it starts.

@@ -4,9 +4,9 @@ use super::checker::Run;
 use super::links::{Peer, Read};
 use super::process::{CORES, MEMORY, ORPHAN_TIMEOUT};
 use super::world::World;
-use crate::runtime::ids::{JobName, JobSeq, RunId, TaskId};
-use crate::runtime::protocol::{Body, Capacity, EndReport, Outcome, ServerMessage, Usage, WorkerMessage};
-use crate::runtime::worker::{Session, SessionOptions, SessionSignal, WorkerAction};
+use crate::runtime::ids::{JobName, JobSeq, RunId};
+use crate::runtime::protocol::{Capacity, EndReport, Outcome, ServerMessage, Usage, WorkerMessage};
+use crate::runtime::worker::{Session, SessionOptions, SessionSignal, TaskStart, WorkerAction};
 use crate::server::core::ConnectionId;
 
 /// A worker process and what runs below it.
@@ -39,7 +39,7 @@ impl World {
             nonce: format!("n{id}"),
             node: format!("node{id}"),
             pid: 1,
-            capacity: Capacity { cores: CORES, memory_bytes: MEMORY, gpus: 0 },
+            capacity: Capacity { cores: CORES, memory_bytes: MEMORY, gpus: 0, numa: Vec::new() },
             walltime_left,
             drain_lead: 10_000,
             orphan_grace: 10_000,
@@ -158,6 +158,12 @@ impl World {
                 self.mark("a worker does not obey an older server");
             }
         }
+        match &message {
+            ServerMessage::Assign { after_ends: Some(_), .. } => self.mark("runs wait at their worker for room"),
+            ServerMessage::TakeBack { .. } => self.mark("runs are taken back"),
+            ServerMessage::Guest { .. } => self.mark("a worker is used by a run of another one"),
+            _ => {}
+        }
         if let ServerMessage::Recorded { runs, .. } = &message {
             for run in runs {
                 if let Some(run) = self.truth.runs.get_mut(run) {
@@ -199,7 +205,7 @@ impl World {
                         self.disconnected(id);
                     }
                 }
-                WorkerAction::StartTask { task, run, body, .. } => self.start(id, task, run, &body),
+                WorkerAction::StartTask(start) => self.start(id, &start),
                 WorkerAction::KillTask { run } => {
                     let at = now + self.rng.u64(..3000);
                     self.cut_short(run, at, Outcome::Killed);
@@ -243,25 +249,26 @@ impl World {
         machine.runs.clone()
     }
 
-    fn start(&mut self, id: u32, task: TaskId, run: RunId, body: &Body) {
+    fn start(&mut self, id: u32, start: &TaskStart) {
+        let (task, run) = (start.task, start.run);
         self.trace("task starts", u64::from(task.array.0) << 32 | u64::from(task.element), run.0);
-        self.check_start(id, task, run, body);
+        let parts = self.check_start(id, start);
         let now = self.now;
         self.machines.get_mut(&id).expect("it acts").runs.push(run);
         if self.rng.u8(..50) == 0 {
             let outcome = Outcome::NotStarted { error: "no such file".to_owned() };
-            self.truth.runs.insert(run, Run::new(id, task, now, now, outcome, body));
+            self.truth.runs.insert(run, Run::new(parts, task, now, now, outcome));
         } else {
             let outcome = match self.rng.u8(..10) {
                 0..=6 => Outcome::Finished,
                 7 => Outcome::Signalled { signal: 11 },
                 _ => Outcome::Failed { code: 1 + i32::from(self.rng.u8(..100)) },
             };
-            let ends_at = now + self.rng.u64(10..self.swarm.task_max);
-            self.truth.runs.insert(run, Run::new(id, task, now, ends_at, outcome, body));
+            let longest = self.task_max(&start.body.name);
+            let ends_at = now + self.rng.u64(10..longest);
+            self.truth.runs.insert(run, Run::new(parts, task, now, ends_at, outcome));
             if let Some(machine) = self.machines.get_mut(&id) {
-                let actions = machine.session.on_started(task, run);
-                self.act(id, actions);
+                machine.session.on_started(run, now + machine.boot);
             }
         }
     }

@@ -72,6 +72,10 @@ pub(super) const REQUIRED: &[&str] = &[
     "a submission that failed made jobs",
     "a submission made nothing, and nobody knows",
     "a wall clock jumped",
+    "runs wait at their worker for room",
+    "runs are taken back",
+    "a task on several workers",
+    "a worker is used by a run of another one",
 ];
 
 /// Worth knowing, and too rare for a hundred seeds.

@@ -9,7 +9,6 @@ use crate::config::spec::{BackendKind, PoolSpec, Spec};
 use crate::runtime::journal::{self, Journal, JournalError, Limits};
 use crate::runtime::lease::{self, Claim, Evidence, Holder, Lease, LeaseState, Reason, ServerState, Verdict};
 use crate::server::core::{Core, CoreOptions, Output, Turn};
-use crate::server::record::Record;
 use crate::server::replay_journal;
 use crate::server::takeover::Watch;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) const CLUSTER: &str = "simulated";
 pub(super) const LETTERS: &str = "abcd";
 /// Small, so that parts change often.
-const LIMITS: Limits = Limits { reserve_bytes: 4096, compact_bytes: 6000, payload_bytes: 4000 };
+const LIMITS: Limits = Limits { reserve_bytes: 4096, compact_bytes: 6000, payload_bytes: 16_000 };
 /// Between two looks at the lease.
 const LOOK_EVERY: u64 = 2000;
 /// Jobs that `up` asks for.
@@ -154,9 +153,9 @@ impl Start {
             core.open(JOBS, now, &mut out);
         }
         out.records.clear();
-        let base: Vec<Vec<u8>> = core.base().iter().map(Record::encode).collect();
+        let base = core.snapshot();
         let journal =
-            Journal::start(disk, CLUSTER, epoch, position, base.iter(), LIMITS).map_err(|error| says(&error))?;
+            Journal::start(disk, CLUSTER, epoch, position, base.encoded(), LIMITS).map_err(|error| says(&error))?;
         let (torn, unfinished) = (found.torn_bytes > 0, !found.unfinished.is_empty());
         Ok(Started { core, out, turn, journal, lease, torn, unfinished })
     }
@@ -379,7 +378,7 @@ impl World {
         self.trace("server serves", process.id, u64::from(process.epoch));
         (self.access, self.is_down) = (Some(process.id), false);
         let (now, host) = (self.instant(process.host), process.host);
-        process.serving = Some(Box::new(Serving::new(started, now)));
+        process.serving = Some(Box::new(Serving::new(started, process.disk.clone(), now)));
         if self.servers.values().any(|other| other.host != host && other.serving.is_some()) {
             self.mark("two servers at once");
         }

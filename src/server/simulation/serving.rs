@@ -6,11 +6,11 @@ use super::links::{Peer, Read};
 use super::process::{Process, Started};
 use super::world::World;
 use crate::runtime::control::{ClientMessage, ClientReply, Reply};
+use crate::runtime::disk::Disk;
 use crate::runtime::protocol::{ServerMessage, WorkerMessage};
 use crate::server::core::{ConnectionId, Core, Done, Outgoing, Output, Turn};
 use crate::server::outbox::{Outbox, Release};
-use crate::server::record::Record;
-use crate::server::writer::{FromJournal, Over, ToJournal, Writer};
+use crate::server::writer::{Beside, Build, FromJournal, Over, ToJournal, Writer};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -47,10 +47,10 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) fn new(started: Started, now: Instant) -> Self {
+    pub(super) fn new(started: Started, disk: ProcessDisk, now: Instant) -> Self {
         let Started { core, out, turn, journal, lease, .. } = started;
         let (replies, from_journal) = unbounded_channel();
-        let writer = Writer::new(journal, lease, replies, now);
+        let writer = Writer::with(later, journal, disk, lease, replies, now);
         Self {
             core,
             out,
@@ -169,7 +169,7 @@ impl World {
                 self.mark("the journal works again");
             }
             FromJournal::NeedBase => {
-                let base = serving.core.base().iter().map(Record::encode).collect();
+                let base = Box::new(serving.core.snapshot());
                 serving.to_journal.push_back(ToJournal::Base(serving.turn, base));
                 if !serving.in_trouble {
                     self.mark("compaction");
@@ -342,6 +342,29 @@ impl World {
         }
         inputs
     }
+}
+
+/// A new part that is built when the journal's thread has looked a few times whether it is.
+struct Later {
+    looks: u32,
+    work: Build<ProcessDisk>,
+}
+
+impl Beside<ProcessDisk> for Later {
+    fn is_finished(&mut self) -> bool {
+        self.looks -= 1;
+        self.looks == 0
+    }
+    fn join(self: Box<Self>) -> Option<Built> {
+        Some((self.work)())
+    }
+}
+
+type Built =
+    Result<crate::runtime::journal::BuiltPart<<ProcessDisk as Disk>::File>, crate::runtime::journal::StartError>;
+
+fn later(work: Build<ProcessDisk>) -> Result<Box<dyn Beside<ProcessDisk>>, String> {
+    Ok(Box::new(Later { looks: 4, work }))
 }
 
 enum Input {

@@ -42,6 +42,8 @@ pub(super) struct Swarm {
     pub(super) cycle: bool,
     /// Tasks take at most so many milliseconds.
     pub(super) task_max: u64,
+    /// Some tasks run on two workers at once.
+    pub(super) several_nodes: bool,
     pub(super) site: SiteSwarm,
 }
 
@@ -95,6 +97,7 @@ impl Swarm {
             scale: maybe(rng, &[20]),
             cycle: rng.u8(..4) == 0,
             task_max: [1_000, 8_000, 40_000][rng.usize(..3)],
+            several_nodes: rng.u8(..3) == 0,
             site: SiteSwarm {
                 forgets: rng.u8(..4) == 0,
                 accounting: rng.bool(),

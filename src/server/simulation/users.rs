@@ -7,7 +7,7 @@ use super::process::JOBS;
 use super::world::World;
 use crate::runtime::control::{ClientHello, ClientMessage, ClientReply, DownMode, ErrorKind, Reply, Request};
 use crate::runtime::ids::{ArrayId, TaskId};
-use crate::runtime::protocol::{Body, Command, Indexes, PROTOCOL_VERSION, Submission, TaskRef};
+use crate::runtime::protocol::{Body, Command, Indexes, Needs, PROTOCOL_VERSION, Submission, TaskRef};
 use crate::selection::Selection;
 use crate::server::core::ConnectionId;
 use std::collections::BTreeMap;
@@ -197,12 +197,21 @@ impl World {
         kinds.collect()
     }
 
-    fn submission(&mut self, key: &str) -> Submission {
-        let request = crate::runtime::protocol::Request {
+    fn request(&mut self) -> crate::runtime::protocol::Request {
+        crate::runtime::protocol::Request {
             cores: [1, 1, 1, 2, 3][self.rng.usize(..5)],
             memory_bytes: [0, 0, 1 << 30, 3 << 30][self.rng.usize(..4)],
             ..Default::default()
-        };
+        }
+    }
+
+    fn submission(&mut self, key: &str, short: bool) -> Submission {
+        let nodes = if self.swarm.several_nodes && self.rng.u8(..6) == 0 { 2 } else { 1 };
+        let mut variants = vec![self.request()];
+        if nodes == 1 && self.rng.u8(..5) == 0 {
+            variants.push(self.request());
+        }
+        let count = if short { self.rng.u32(1..60) } else { self.rng.u32(1..9) };
         let body = Body {
             command: Command::Argv(vec!["true".into()]),
             // By this a start is known.
@@ -213,8 +222,8 @@ impl World {
             stdout: Default::default(),
             stderr: Default::default(),
             time_limit_seconds: None,
-            request,
-            indexes: Indexes::Range { first: 0, count: self.rng.u32(1..9), step: 1 },
+            needs: Needs { variants, nodes },
+            indexes: Indexes::Range { first: 0, count, step: 1 },
             umask: 0o022,
         };
         let known: Vec<ArrayId> = self.truth.sent.iter().filter_map(|sent| sent.acknowledged).collect();
@@ -229,8 +238,11 @@ impl World {
     fn submit_something(&mut self) {
         if self.truth.sent.len() < SENT_MAX && self.lot(200, 10_000) {
             let key = format!("k{}", self.truth.sent.len());
-            let submission = self.submission(&key);
-            self.truth.sent.push(Sent::new(key, submission));
+            // Short ones are sent ahead to their workers.
+            let short = self.rng.u8(..4) == 0;
+            let submission = self.submission(&key, short);
+            let task_max = if short { 300 } else { self.swarm.task_max };
+            self.truth.sent.push(Sent::new(key, submission, task_max));
         }
         // The first time, or again after whatever happened to the answer.
         if self.truth.sent.is_empty() || self.rng.u8(..10) > 0 {
