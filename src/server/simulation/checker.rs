@@ -25,16 +25,16 @@ pub(super) struct Run {
     pub(super) over: bool,
     pub(super) reported: bool,
     pub(super) recorded: bool,
-    /// Its machine died before it or its outcome was known.
+    /// Its machine died before it or its outcome was known, or another of its machines while it ran.
     pub(super) lost: bool,
     /// What it has, and where; its own machine first.
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// What a run has of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
-    machine: u32,
+    pub(super) machine: u32,
     cores: u32,
     memory: u64,
 }

@@ -309,6 +309,11 @@ impl World {
             }
             (run.over, run.lost) = (true, true);
         }
+        for run in
+            self.truth.runs.values_mut().filter(|run| !run.over && run.parts.iter().any(|part| part.machine == id))
+        {
+            run.lost = true;
+        }
         let Some(machine) = self.machines.remove(&id) else { return };
         for link in self.links_of(Peer::Machine(id)) {
             if code.is_none() {

@@ -84,6 +84,7 @@ const RARE: &[&str] = &[
     "a task lost three workers",
     "a worker does not obey an older server",
     "a worker hangs up",
+    "server killed after it closed the cluster",
     "retry in flight when the server died",
     "folder sync failed",
     "link repeated",

@@ -309,6 +309,10 @@ impl World {
             let mode = [DownMode::Stop, DownMode::Drain, DownMode::Now][self.rng.usize(..3)];
             self.down = Some(Down { mode, up_at: None, for_good: false });
         }
+        if self.down.is_some() && !self.is_down && self.servers.is_empty() && self.says_down(who) {
+            self.mark("server killed after it closed the cluster");
+            self.on_closed(0);
+        }
         let Some(down) = &mut self.down else { return };
         if let Some(at) = down.up_at {
             if at <= self.now && !down.for_good {
