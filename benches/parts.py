@@ -68,24 +68,26 @@ class Part:
                 session.failed = None
             yield session
 
-    def figure(self, row, session, call, limit, value, **args):
+    def figure(self, row, session, call, patience, value, **args):
         """Asks a session and keeps `value(answer)`. Returns the answer, or None when there was none."""
         try:
             if session.failed:
                 raise Failed(session.failed)
-            answer = session.ask(call, limit, **args)
+            answer = session.ask(call, patience, **args)
         except Failed as why:
             self.results.fail(row, session.peer, str(why))
             # A session that was ended has lost what was started in it.
             if session.process is None:
                 session.failed = session.failed or f"ended at `{row}`: {why}"
             return None
-        more = {key: answer[key] for key in ("cpu", "turn", "answer", "tasks", "n") if key in answer} if isinstance(
-            answer, dict) else {}
-        more |= {"n": args["n"]} if "n" in args else {}
+        more = {"n": args["n"]} if "n" in args else {}
+        if isinstance(answer, dict):
+            more |= {key: answer[key] for key in ("cpu", "turn", "answer", "tasks") if key in answer}
         kept = value(answer)
         self.results.keep(row, session.peer, kept, **more)
-        say(f"  {session.peer:12}{row}: {kept:,.4g}" if isinstance(kept, float | int) else "")
+        if isinstance(kept, dict):
+            kept = ", ".join(f"{key} {item:,.4g}" for key, item in kept.items())
+        say(f"  {session.peer:12}{row}: {kept if isinstance(kept, str) else f'{kept:,.4g}'}")
         return answer
 
 
