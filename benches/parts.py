@@ -53,9 +53,9 @@ class Part:
     def session(self, system, cores=CORES, start="start"):
         """A session in which the system is up; `None` when it does not come up."""
         with Session(system) as session:
-            begin = time.perf_counter()
             try:
                 self.results.versions[system] = session.ask("version", 60)
+                begin = time.perf_counter()
                 if start == "start":
                     session.ask("start", 90, cores=cores)
                 else:
@@ -153,7 +153,7 @@ class Tasks(Part):
                 self.rest(session)
 
     def first(self, session):
-        """From nothing to the first result: the start of the client's Python is not in it."""
+        """From nothing to the first result: the client's Python has started and imported the library before."""
         begin = time.perf_counter()
         try:
             if session.failed:
