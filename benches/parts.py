@@ -258,7 +258,7 @@ class Workers(Part):
             with self.session("dcluster", start="start_empty") as session:
                 seconds = 5 if self.options.quick else 10
                 args = {"workers": workers, "seconds": seconds}
-                self.figure(f"workers {workers}", session, "busy", 120, lambda answer: answer, **args)
+                self.figure(f"workers {workers}", session, "busy", 180, lambda answer: answer, **args)
 
 
 PARTS = {"tasks": Tasks, "scheduling": Scheduling, "memory": Memory, "mix": Mix, "workers": Workers}
