@@ -175,7 +175,7 @@ fn from_server() -> Vec<Seed> {
         array: TASK.array,
         variant: 0,
         line: 16,
-        after_ends: (number % 2 == 0).then_some(0),
+        after_ends: number.is_multiple_of(2).then_some(0),
         starts: vec![start(number), start(number + 10)],
     };
     let take_back = || ServerMessage::TakeBack { runs: vec![run(2), run(12)] };

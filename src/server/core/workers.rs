@@ -79,7 +79,7 @@ impl Core {
             for worker in former {
                 self.lose(worker, true, now, out);
             }
-            self.next_worker = WorkerId(id.0 + 1);
+            self.next_worker = WorkerId(id.0.saturating_add(1));
             self.nodes.insert(id, hello.node.clone());
             out.records.push(Record::Joined { worker: id, job, nonce: hello.nonce.clone(), node: hello.node.clone() });
         }
