@@ -4,6 +4,10 @@
 //! `cli → server → {ledger, runtime, backends} → runtime::protocol`; cores know nothing of tokio,
 //! files, clap or the clock.
 
+// Test support that the library shares with the integration tests says `dcluster::`.
+#[cfg(test)]
+extern crate self as dcluster;
+
 pub mod backends;
 pub mod cli;
 pub mod client;

@@ -4,8 +4,8 @@
 use super::clock;
 use crate::cluster::{Folder, random};
 use crate::error::{Kind, Problem};
-use crate::runtime::disk::RealDisk;
-use crate::runtime::lease::{self, Claim, Lease, LeaseError, LeaseState, Situation, Verdict};
+use crate::runtime::disk::{Disk, RealDisk};
+use crate::runtime::lease::{self, Claim, Evidence, Holder, Lease, LeaseError, LeaseState, Situation, Verdict};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{self, FsType};
 use std::fs::{File, OpenOptions};
@@ -56,6 +56,66 @@ fn try_lock(folder: &Folder) -> Option<Result<Flock<File>, ()>> {
     Some(Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| ()))
 }
 
+/// What a candidate saw so far of lease and claims.
+#[derive(Default)]
+pub(super) struct Watch {
+    last: Option<(Option<(u32, u64)>, u32)>,
+    changed_at: u64,
+    seen_changing: bool,
+}
+
+/// What a look at them says.
+pub(super) struct Seen {
+    /// Whether the cluster may be claimed.
+    pub verdict: Verdict,
+    /// The epoch to claim.
+    pub next_epoch: u32,
+    /// Where the holder of the lease runs.
+    pub host: String,
+}
+
+impl Watch {
+    /// Looks once; `now` in milliseconds on the boot clock of this host.
+    ///
+    /// # Errors
+    ///
+    /// When lease or claims cannot be read: then nothing may be taken over.
+    pub(super) fn look<D: Disk>(
+        &mut self,
+        disk: &D,
+        by_force: bool,
+        now: u64,
+        evidence: impl Fn(&Holder) -> Evidence,
+    ) -> Result<Seen, LeaseError> {
+        let lease = lease::read_lease(disk)?;
+        let newest = lease::newest_claim(disk)?;
+        let leased = lease.as_ref().map_or(0, |state| state.epoch);
+        let seen = (lease.as_ref().map(|state| (state.epoch, state.beat)), newest);
+        match self.last.replace(seen) {
+            None => self.changed_at = now,
+            Some(last) if last != seen => {
+                self.changed_at = now;
+                self.seen_changing = true;
+            }
+            Some(_) => {}
+        }
+        let claimer = if newest > leased {
+            Some(lease::read_claim(disk, newest)?.map_or_else(Default::default, |holder| evidence(&holder)))
+        } else {
+            None
+        };
+        let situation = Situation {
+            lease: lease.as_ref().map(|state| (state, evidence(&state.holder))),
+            claimer,
+            unchanged_for_seconds: (now - self.changed_at) / 1000,
+            seen_changing: self.seen_changing,
+        };
+        let verdict = if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) };
+        let host = lease.map(|state| state.holder.host).unwrap_or_default();
+        Ok(Seen { verdict, next_epoch: leased.max(newest) + 1, host })
+    }
+}
+
 /// Takes the cluster over. `by_force` skips the wait for proof, which is always safe: the fence
 /// stops a former server that still lives. `waiting` is told how many seconds may be left.
 ///
@@ -68,10 +128,7 @@ pub(super) fn take_over(
     by_force: bool,
     mut waiting: impl FnMut(u64),
 ) -> Result<Taken, Problem> {
-    let begun = clock::boot_milliseconds();
-    let mut last: Option<(Option<(u32, u64)>, u32)> = None;
-    let mut changed_at = begun;
-    let mut seen_changing = false;
+    let mut watch = Watch::default();
     let mut lock = None;
     loop {
         let tried = try_lock(folder);
@@ -79,36 +136,17 @@ pub(super) fn take_over(
         if let Some(Ok(held)) = tried {
             lock = Some(held);
         }
-        let lease = lease::read_lease(disk).map_err(|error| lease_problem(&error))?;
-        let newest = lease::newest_claim(disk).map_err(|error| lease_problem(&error))?;
-        let leased = lease.as_ref().map_or(0, |state| state.epoch);
-        let seen = (lease.as_ref().map(|state| (state.epoch, state.beat)), newest);
-        let now = clock::boot_milliseconds();
-        if last.as_ref().is_some_and(|last| *last != seen) {
-            changed_at = now;
-            seen_changing = true;
-        }
-        last = Some(seen);
-        let claimer = if newest > leased {
-            let holder = lease::read_claim(disk, newest).map_err(|error| lease_problem(&error))?;
-            Some(holder.map_or_else(Default::default, |holder| clock::evidence(&holder, flock_free)))
-        } else {
-            None
-        };
-        let situation = Situation {
-            lease: lease.as_ref().map(|state| (state, clock::evidence(&state.holder, flock_free))),
-            claimer,
-            unchanged_for_seconds: (now - changed_at) / 1000,
-            seen_changing,
-        };
-        match if by_force { Verdict::Now(lease::Reason::Silent) } else { lease::may_take_over(&situation) } {
+        let evidence = |holder: &Holder| clock::evidence(holder, flock_free);
+        let seen = watch.look(disk, by_force, clock::boot_milliseconds(), evidence);
+        let seen = seen.map_err(|error| lease_problem(&error))?;
+        match seen.verdict {
             Verdict::Now(reason) => {
                 let proved = !matches!(reason, lease::Reason::Silent);
-                return claim(folder, disk, leased.max(newest) + 1, lock, proved);
+                return claim(folder, disk, seen.next_epoch, lock, proved);
             }
             Verdict::Alive => {
-                let host = lease.map(|state| state.holder.host).unwrap_or_default();
-                return Err(Problem::new(Kind::TryAgain, format!("another server of this cluster is alive on {host}"))
+                let what = format!("another server of this cluster is alive on {}", seen.host);
+                return Err(Problem::new(Kind::TryAgain, what)
                     .fix("dcluster up --take-over  (safe: the other one stops by itself)"));
             }
             Verdict::Wait { seconds } => {

@@ -9,7 +9,7 @@
 //! meanwhile is added at the end. Only a part that failed is replaced at once, as nothing can be acknowledged.
 
 use super::core::{Snapshot, Turn};
-use crate::runtime::disk::{Disk, RealDisk};
+use crate::runtime::disk::Disk;
 use crate::runtime::journal::{AppendError, BuiltPart, Journal, StartError};
 use crate::runtime::lease::{Lease, LeaseError};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -51,21 +51,55 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often it is looked whether a part is built.
 const LOOK: Duration = Duration::from_millis(20);
 
-type Built = Result<BuiltPart<<RealDisk as Disk>::File>, StartError>;
+type Built<D> = Result<BuiltPart<<D as Disk>::File>, StartError>;
+/// Work beside the writer: it builds a new part.
+pub(super) type Build<D> = Box<dyn FnOnce() -> Built<D> + Send>;
+/// How such work is begun.
+pub(super) type Spawn<D> = fn(Build<D>) -> Result<Box<dyn Beside<D>>, String>;
+
+/// Work beside the writer that was begun.
+pub(super) trait Beside<D: Disk>: Send {
+    /// Whether [`Beside::join`] returns at once.
+    fn is_finished(&mut self) -> bool;
+    /// Returns what came of it; `None` when it panicked.
+    fn join(self: Box<Self>) -> Option<Built<D>>;
+}
+
+impl<D: Disk> Beside<D> for JoinHandle<Built<D>>
+where
+    Built<D>: Send,
+{
+    fn is_finished(&mut self) -> bool {
+        JoinHandle::is_finished(self)
+    }
+    fn join(self: Box<Self>) -> Option<Built<D>> {
+        JoinHandle::join(*self).ok()
+    }
+}
+
+/// Begins work on a thread of its own.
+fn on_a_thread<D: Disk + 'static>(work: Build<D>) -> Result<Box<dyn Beside<D>>, String>
+where
+    Built<D>: Send,
+{
+    let thread = std::thread::Builder::new().name("new journal part".to_owned()).spawn(work);
+    Ok(Box::new(thread.map_err(|error| error.to_string())?))
+}
 
 /// A new part on its way.
-struct Building {
-    thread: JoinHandle<Built>,
+struct Building<D: Disk> {
+    work: Box<dyn Beside<D>>,
     /// What was appended to the old part since.
     tail: Vec<Vec<u8>>,
 }
 
 /// The journal and the lease of a serving server.
-pub(super) struct Writer {
-    journal: Journal<RealDisk>,
-    disk: RealDisk,
-    building: Option<Building>,
-    lease: Lease<RealDisk>,
+pub(super) struct Writer<D: Disk> {
+    journal: Journal<D>,
+    disk: D,
+    spawn: Spawn<D>,
+    building: Option<Building<D>>,
+    lease: Lease<D>,
     replies: UnboundedSender<FromJournal>,
     /// The highest turn whose records are synced but for which the fence could not be read yet.
     unfenced: Option<Turn>,
@@ -78,20 +112,37 @@ pub(super) struct Writer {
 }
 
 /// The server that was fenced, or went down, ends its thread.
-struct Over;
+#[derive(Debug)]
+pub(super) struct Over;
 
-impl Writer {
+impl<D: Disk + Clone + Send + 'static> Writer<D> {
     /// Takes the journal and the lease over; [`Writer::run`] goes on a thread of its own.
     pub(super) fn new(
-        journal: Journal<RealDisk>,
-        disk: RealDisk,
-        lease: Lease<RealDisk>,
+        journal: Journal<D>,
+        disk: D,
+        lease: Lease<D>,
+        replies: UnboundedSender<FromJournal>,
+        now: Instant,
+    ) -> Self
+    where
+        Built<D>: Send,
+    {
+        Self::with(on_a_thread, journal, disk, lease, replies, now)
+    }
+
+    /// The same, with another way to do work beside it.
+    pub(super) fn with(
+        spawn: Spawn<D>,
+        journal: Journal<D>,
+        disk: D,
+        lease: Lease<D>,
         replies: UnboundedSender<FromJournal>,
         now: Instant,
     ) -> Self {
         Self {
             journal,
             disk,
+            spawn,
             building: None,
             lease,
             replies,
@@ -107,11 +158,20 @@ impl Writer {
 
     /// Runs until the server is down, fenced or gone.
     pub(super) fn run(mut self, requests: &Receiver<ToJournal>, clock: fn() -> Instant) {
-        while self.round(requests, clock).is_ok() {}
+        loop {
+            let first = match requests.recv_timeout(self.patience(clock())) {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if self.step(first, || requests.try_recv().ok(), clock).is_err() {
+                return;
+            }
+        }
     }
 
-    fn round(&mut self, requests: &Receiver<ToJournal>, clock: fn() -> Instant) -> Result<(), Over> {
-        let now = clock();
+    /// Returns how long nobody need call [`Writer::step`] while no request comes.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
         let mut wait = self.next_beat.saturating_duration_since(now);
         if !self.marked && !self.trouble {
             wait = wait.min(self.quiet_at.saturating_duration_since(now));
@@ -125,16 +185,22 @@ impl Writer {
         if self.building.is_some() {
             wait = wait.min(LOOK);
         }
-        let first = match requests.recv_timeout(wait) {
-            Ok(request) => Some(request),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Err(Over),
-        };
+        wait
+    }
+
+    /// Handles a request (`None`: there was none for so long as [`Writer::patience`] said) with all that came
+    /// after it, and does what is due.
+    pub(super) fn step(
+        &mut self,
+        first: Option<ToJournal>,
+        more: impl FnMut() -> Option<ToJournal>,
+        clock: impl Fn() -> Instant,
+    ) -> Result<(), Over> {
         if first.is_some() {
             self.quiet_at = clock() + QUIET;
         }
-        self.handle(first, requests)?;
-        self.look_at_building();
+        self.handle(first, more, &clock)?;
+        self.look_at_building(&clock);
         if !self.marked && clock() >= self.quiet_at && !self.trouble {
             self.marked = true;
             if let Err(error) = self.journal.mark() {
@@ -164,7 +230,12 @@ impl Writer {
     }
 
     /// Takes everything that waits; writes become one frame.
-    fn handle(&mut self, first: Option<ToJournal>, requests: &Receiver<ToJournal>) -> Result<(), Over> {
+    fn handle(
+        &mut self,
+        first: Option<ToJournal>,
+        mut more: impl FnMut() -> Option<ToJournal>,
+        clock: &impl Fn() -> Instant,
+    ) -> Result<(), Over> {
         let mut batch: Option<(Turn, Vec<Vec<u8>>)> = None;
         let mut next = first;
         while let Some(request) = next {
@@ -187,7 +258,7 @@ impl Writer {
                     if self.trouble {
                         self.restart(turn, &base)?;
                     } else if self.building.is_none() {
-                        self.build(base);
+                        self.build(base, clock);
                     }
                 }
                 ToJournal::Close => {
@@ -198,7 +269,7 @@ impl Writer {
                     return Err(Over);
                 }
             }
-            next = requests.try_recv().ok();
+            next = more();
         }
         match batch {
             Some((turn, records)) => self.append(turn, &records),
@@ -237,24 +308,19 @@ impl Writer {
     }
 
     /// Begins a new part beside the one in use.
-    fn build(&mut self, base: Box<Snapshot>) {
-        let disk = self.disk.clone();
-        let thread = self.journal.plan_part().map_err(|error| error.to_string()).and_then(|plan| {
-            std::thread::Builder::new()
-                .name("new journal part".to_owned())
-                .spawn(move || plan.build(&disk, base.encoded()))
-                .map_err(|error| error.to_string())
-        });
-        match thread {
-            Ok(thread) => self.building = Some(Building { thread, tail: Vec::new() }),
-            Err(error) => self.not_built(&error),
+    fn build(&mut self, base: Box<Snapshot>, clock: &impl Fn() -> Instant) {
+        let (disk, spawn) = (self.disk.clone(), self.spawn);
+        let plan = self.journal.plan_part().map_err(|error| error.to_string());
+        match plan.and_then(|plan| spawn(Box::new(move || plan.build(&disk, base.encoded())))) {
+            Ok(work) => self.building = Some(Building { work, tail: Vec::new() }),
+            Err(error) => self.not_built(&error, clock()),
         }
     }
 
     /// Goes on in the new part once it is built.
-    fn look_at_building(&mut self) {
-        let Some(building) = self.building.take_if(|building| building.thread.is_finished()) else { return };
-        let Ok(built) = building.thread.join() else { return self.not_built("its thread failed") };
+    fn look_at_building(&mut self, clock: &impl Fn() -> Instant) {
+        let Some(building) = self.building.take_if(|building| building.work.is_finished()) else { return };
+        let Some(built) = building.work.join() else { return self.not_built("its thread failed", clock()) };
         match built.and_then(|built| self.journal.adopt_part(built, building.tail.iter())) {
             Ok(_) => {}
             Err(error) => {
@@ -263,16 +329,16 @@ impl Writer {
                     // It failed so late that it may count, and the old part must not go on beside it.
                     self.condemned(error.to_string());
                 } else {
-                    self.not_built(&error.to_string());
+                    self.not_built(&error.to_string(), clock());
                 }
             }
         }
     }
 
     /// The old part goes on, and a new one is tried again later.
-    fn not_built(&mut self, error: &str) {
+    fn not_built(&mut self, error: &str, now: Instant) {
         tracing::warn!(error, "no new journal part");
-        self.next_base = Some(Instant::now() + RETRY);
+        self.next_base = Some(now + RETRY);
     }
 
     /// Goes on in a new part after an error; one that is being built has an older number and will be dropped.
@@ -345,6 +411,7 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::ledger::Moment;
+    use crate::runtime::disk::RealDisk;
     use crate::runtime::journal::{JOURNAL_FOLDER, Limits, Position, recover};
     use crate::runtime::lease::{Holder, claim, read_lease};
     use crate::server::core::{Core, CoreOptions};

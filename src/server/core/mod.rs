@@ -12,7 +12,7 @@ pub(in crate::server) mod view;
 mod workers;
 
 #[cfg(test)]
-mod simulation;
+mod inspect;
 
 pub use jobs::Done;
 pub use restore::Snapshot;
