@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a measuring program")]
 
 use dcluster::cluster::{Folder, Identity};
-use dcluster::config::spec::Spec;
+use dcluster::config::spec::{BackendKind, PoolSpec, Spec};
 use dcluster::ledger::Moment;
 use dcluster::runtime::disk::{Disk, DiskFile, RealDisk};
 use dcluster::runtime::ids::{ArrayId, WorkerId};
@@ -26,9 +26,33 @@ const TURN: u32 = 50;
 const ROUNDS: usize = 400;
 
 fn spec() -> Spec {
-    let pool = serde_json::json!({ "cores": 2, "drain_lead_seconds": 60 });
-    let spec = serde_json::json!({ "backend": "local", "pool": pool, "jobs": 3, "orphan_timeout_seconds": 60 });
-    serde_json::from_value(spec).unwrap()
+    let pool = PoolSpec {
+        cores: 2,
+        memory_bytes: None,
+        gpus: 0,
+        gpu_type: None,
+        walltime_seconds: None,
+        queue: None,
+        account: None,
+        qos: None,
+        constraint: None,
+        nodelist: None,
+        exclude: None,
+        directives: Vec::new(),
+        prologue: String::new(),
+        drain_lead_seconds: 60,
+        pin: false,
+        on_exit: None,
+    };
+    Spec {
+        backend: BackendKind::Local,
+        pool,
+        jobs: 3,
+        counters: BTreeMap::new(),
+        interface: None,
+        address: None,
+        orphan_timeout_seconds: 60,
+    }
 }
 
 fn submission(indexes: Indexes) -> Submission {
