@@ -43,8 +43,6 @@ fn new_core() -> Core {
         pin: false,
         on_exit: None,
         drain_lead_seconds: 60,
-        pin: false,
-        on_exit: None,
     };
     let spec = Spec {
         backend: BackendKind::Local,

@@ -31,8 +31,6 @@ fn core() -> Core {
         pin: false,
         on_exit: None,
         drain_lead_seconds: 60,
-        pin: false,
-        on_exit: None,
     };
     let spec = Spec {
         backend: BackendKind::Local,
