@@ -129,6 +129,12 @@ impl Core {
                 self.go_down(mode, Some((connection, id)), now, out);
                 return;
             }
+            Request::Output { task, stderr, offset } => {
+                match self.read_output((connection, id), task, stderr, offset, now, out) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
             Request::Jobs => Reply::Left { jobs: self.jobs_left(), closed: false },
         };
         out.sends.push((connection, after, reply(id, answer)));

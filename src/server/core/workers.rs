@@ -161,6 +161,7 @@ impl Core {
         match message {
             WorkerMessage::Hello(_) => out.close.push(connection),
             WorkerMessage::Heartbeat => {}
+            WorkerMessage::Output { request, bytes } => self.on_output(id, request, bytes, out),
             WorkerMessage::Started { task, run } => {
                 let mut actions = Vec::new();
                 self.scheduler.apply(Event::RunStarted { task, run }, now.clock, &mut actions);
@@ -232,6 +233,7 @@ impl Core {
     /// A connection ended.
     pub fn on_disconnected(&mut self, connection: ConnectionId, now: Moment) {
         self.waits.retain(|wait| wait.connection != connection);
+        self.forget_output_reads(connection);
         if let Some(down) = &mut self.down {
             down.clients.retain(|(client, _)| *client != connection);
         }
