@@ -13,7 +13,7 @@ use dcluster::runtime::disk::{Disk, DiskFile, RealDisk};
 use dcluster::runtime::ids::{ArrayId, WorkerId};
 use dcluster::runtime::journal::{Journal, Limits, Position};
 use dcluster::runtime::lease::{Claim, Holder, Lease, claim};
-use dcluster::runtime::protocol::{Body, Command, Indexes, Output, Request, Submission, Usage};
+use dcluster::runtime::protocol::{Body, Command, Indexes, Needs, Output, Submission, Usage};
 use dcluster::server::core::{self, Core};
 use dcluster::server::record::{Detail, Record};
 use dcluster::server::{core_of, replay};
@@ -63,7 +63,7 @@ fn submission(indexes: Indexes) -> Submission {
         stdout: Output::Default,
         stderr: Output::Default,
         time_limit_seconds: None,
-        request: Request::default(),
+        needs: Needs::default(),
         indexes,
         umask: 0o022,
     };

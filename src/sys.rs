@@ -2,7 +2,7 @@
 //! the crate is here; every function is safe to call.
 #![expect(
     unsafe_code,
-    reason = "wait4, waitid with any signal number, sigaction, descriptor flags and pre_exec need it"
+    reason = "wait4, waitid with any signal number, sigaction, descriptor flags, leases and pre_exec need it"
 )]
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -90,6 +90,22 @@ pub(crate) fn close_inherited_on_exec() -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether no other process, and no other opening in this one, has the file open: only then does the kernel grant
+/// a write lease (fcntl(2)). False where the file system has no leases.
+pub(crate) fn is_sole_opener(file: &std::fs::File) -> bool {
+    use std::os::fd::AsRawFd;
+    /// From `asm-generic/fcntl.h`; the libc crate lacks it.
+    const F_SETSIG: libc::c_int = 10;
+    let descriptor = file.as_raw_fd();
+    // SAFETY: system calls on an open descriptor and plain integers. An opening in the moment between the two
+    // would send SIGURG, which does nothing, instead of SIGIO, which ends a process.
+    unsafe {
+        libc::fcntl(descriptor, F_SETSIG, libc::SIGURG) == 0
+            && libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_WRLCK) == 0
+            && libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_UNLCK) == 0
+    }
 }
 
 /// Makes `command`, when spawned, the leader of a new session (and so of a new process group, without a

@@ -9,6 +9,7 @@ mod down;
 mod events;
 mod follow;
 mod generate;
+mod journal;
 mod logs;
 mod ls;
 mod map;
@@ -117,6 +118,7 @@ enum Command {
     Events(events::EventsArgs),
     Render(Box<render::RenderArgs>),
     Config(config::ConfigArgs),
+    Journal(journal::JournalArgs),
     Worker(worker::WorkerArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
@@ -175,6 +177,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, Problem> {
         Command::Events(args) => events::run(&args, context),
         Command::Render(args) => render::run(&args, context),
         Command::Config(args) => config::run(&args, context),
+        Command::Journal(args) => journal::run(&args, context),
         Command::Worker(args) => worker::run(&args, context),
         Command::Completions(args) => generate::completions(&args, context),
         Command::Man(args) => generate::man(&args, context),

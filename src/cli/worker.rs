@@ -9,7 +9,7 @@ use crate::config::units::{parse_duration, parse_size};
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::JobName;
 use crate::runtime::protocol::Capacity;
-use crate::runtime::worker::{self, Simulation, WorkerOptions};
+use crate::runtime::worker::{self, Cores, Simulation, WorkerOptions};
 use bstr::BString;
 use clap::{Args, Subcommand};
 use std::os::unix::ffi::OsStrExt;
@@ -61,6 +61,12 @@ struct JoinArgs {
     /// GPUs to offer, the first of those this process sees (default: all of them).
     #[arg(long, value_name = "N")]
     gpus: Option<u32>,
+    /// Keep each task on cores of its own.
+    #[arg(long)]
+    pin: bool,
+    /// Shell line to run before leaving, for at most 30 s.
+    #[arg(long, value_name = "LINE", allow_hyphen_values = true)]
+    on_exit: Option<String>,
     /// Leave after this time.
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
@@ -82,6 +88,7 @@ pub(super) fn run(args: &WorkerArgs, context: &Context) -> Result<u8, Problem> {
         (None, None, Some(job)) if args.sweep => {
             let name = job_name(job)?;
             let swept = sweep(&name);
+            worker::sweep_scratch(&temporary(context), &name);
             if swept.found > 0 {
                 context.printer.note(&format!(
                     "{} processes of job {name} were left over; {} could not be ended",
@@ -105,6 +112,21 @@ fn environment(context: &Context) -> std::collections::BTreeMap<BString, BString
     variables.map(|(name, value)| (BString::from(name.as_bytes()), BString::from(value.as_bytes()))).collect()
 }
 
+/// The node's folder for temporary files.
+fn temporary(context: &Context) -> PathBuf {
+    let named = context.variables.get("TMPDIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    named.unwrap_or_else(|| PathBuf::from("/tmp"))
+}
+
+fn set_aside(count: u32) -> Result<Cores, Problem> {
+    Cores::of_host(count).map_err(|error| {
+        usage("tasks cannot be pinned to cores")
+            .says(error.to_string())
+            .why("each task needs cores of its own")
+            .fix("ask for fewer --cores, or leave --pin out")
+    })
+}
+
 /// GPUs that the batch system gave this job.
 fn gpus(context: &Context) -> Vec<String> {
     let listed =
@@ -121,17 +143,21 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
     let ids = gpus(context);
     let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };
     let memory = spec.pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
+    let cores = spec.pool.pin.then(|| set_aside(spec.pool.cores)).transpose()?;
     let capacity = Capacity {
         cores: spec.pool.cores,
         memory_bytes: memory,
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
-        numa: Vec::new(),
+        numa: cores.as_ref().map(Cores::by_node).unwrap_or_default(),
     };
     let (code, reason) = worker::run(&WorkerOptions {
         folder: folder.clone(),
         job: Some(job),
         capacity,
         gpus,
+        cores,
+        temporary: temporary(context),
+        on_exit: spec.pool.on_exit,
         // As asked for; the server's next listing knows better.
         walltime_left: spec.pool.walltime_seconds,
         drain_lead_seconds: spec.pool.drain_lead_seconds,
@@ -169,11 +195,13 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         gpus = if gpus.is_empty() { ids.take(wanted as usize).collect() } else { gpus };
         gpus.truncate(wanted as usize);
     }
+    let count = args.cores.unwrap_or(facts.host_cores).max(1);
+    let cores = args.pin.then(|| set_aside(count)).transpose()?;
     let capacity = Capacity {
-        cores: args.cores.unwrap_or(facts.host_cores).max(1),
+        cores: count,
         memory_bytes: args.memory.as_ref().map(size).transpose()?.or(facts.host_memory_bytes).unwrap_or(u64::MAX),
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
-        numa: Vec::new(),
+        numa: cores.as_ref().map(Cores::by_node).unwrap_or_default(),
     };
     context.printer.note(&format!(
         "joining cluster {} with {}; Ctrl-C leaves",
@@ -185,6 +213,9 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         job: None,
         capacity,
         gpus,
+        cores,
+        temporary: temporary(context),
+        on_exit: args.on_exit.clone(),
         walltime_left,
         drain_lead_seconds: spec.pool.drain_lead_seconds.min(walltime_left.unwrap_or(u64::MAX) / 4),
         orphan_timeout_seconds: spec.orphan_timeout_seconds,

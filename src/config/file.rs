@@ -202,6 +202,7 @@ fn raw_value(key: Key, value: &Spanned<DeValue<'_>>) -> Result<RawValue, ConfigE
             .collect::<Result<_, _>>()
             .map(RawValue::List),
         (_, DeValue::String(text)) => Ok(RawValue::Scalar(text.to_string())),
+        (Key::Pin, DeValue::Boolean(value)) => Ok(RawValue::Scalar(value.to_string())),
         (_, DeValue::Integer(number)) => Ok(RawValue::Scalar(number.to_string())),
         (_, DeValue::Float(number)) => Ok(RawValue::Scalar(number.to_string())),
         // A TOML time, `walltime = 01:30:00` without quotes: what was written is what was meant.

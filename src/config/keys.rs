@@ -49,6 +49,10 @@ pub enum Key {
     Address,
     /// Cluster-wide counters.
     Counters,
+    /// Whether tasks are kept on cores of their own.
+    Pin,
+    /// What a worker runs before it leaves.
+    OnExit,
 }
 
 /// What is known of a key: its name, its flag, other spellings.
@@ -70,7 +74,7 @@ const fn names(
 
 impl Key {
     /// Every key, in the order in which people read them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Name,
         Self::Profile,
         Self::Backend,
@@ -92,6 +96,8 @@ impl Key {
         Self::Interface,
         Self::Address,
         Self::Counters,
+        Self::Pin,
+        Self::OnExit,
     ];
 
     #[rustfmt::skip] // A table.
@@ -118,6 +124,8 @@ impl Key {
             Self::Interface => names("interface", "--interface", "DCLUSTER_INTERFACE", &[]),
             Self::Address => names("address", "--address", "DCLUSTER_ADDRESS", &[]),
             Self::Counters => names("counters", "--counter", "DCLUSTER_COUNTERS", &["counter"]),
+            Self::Pin => names("pin", "--pin", "DCLUSTER_PIN", &[]),
+            Self::OnExit => names("on-exit", "--on-exit", "DCLUSTER_ON_EXIT", &[]),
         }
     }
 

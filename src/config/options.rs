@@ -124,6 +124,20 @@ pub struct PoolOptions {
     /// Given here, counters replace those of the configuration files.
     #[arg(long = "counter", value_name = "NAME=TOTAL")]
     pub counters: Vec<String>,
+
+    /// Keep each task on cores of its own, close to its memory.
+    ///
+    /// The processes of a task run on no core but its own (DCLUSTER_TASK_CPUS names them), and those of other
+    /// tasks not on its.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    pub pin: Option<String>,
+
+    /// Shell line that each worker runs before it leaves, like "rsync -a /tmp/out results/".
+    ///
+    /// For at most 30 s, and not beyond the time limit of the job. DCLUSTER_EXIT_REASON says why it leaves; what it
+    /// prints is in the job's output. Not run when the worker is killed.
+    #[arg(long, value_name = "LINE", allow_hyphen_values = true)]
+    pub on_exit: Option<String>,
 }
 
 impl ClusterOption {
@@ -157,6 +171,8 @@ impl PoolOptions {
             interface,
             address,
             counters,
+            pin,
+            on_exit,
         } = self;
         for (key, text) in [
             (Key::Profile, profile),
@@ -176,6 +192,8 @@ impl PoolOptions {
             (Key::OrphanTimeout, orphan_timeout),
             (Key::Interface, interface),
             (Key::Address, address),
+            (Key::Pin, pin),
+            (Key::OnExit, on_exit),
         ] {
             set(layer, key, text.as_deref());
         }

@@ -155,6 +155,8 @@ impl Resolver<'_> {
                 .or_default(Key::Prologue, values::prologue, |text| none_if_empty(text), built_in(String::new()))
                 .value,
             drain_lead_seconds: self.drain_lead(walltime_seconds),
+            pin: self.or_default(Key::Pin, values::boolean, bool::to_string, built_in(false)).value,
+            on_exit: self.optional(Key::OnExit, values::shell_line, "nothing"),
         }
     }
 

@@ -89,4 +89,10 @@ pub struct PoolSpec {
     pub prologue: String,
     /// Seconds before the end of the walltime at which a worker drains.
     pub drain_lead_seconds: u64,
+    /// Whether tasks are kept on cores of their own.
+    #[serde(default)]
+    pub pin: bool,
+    /// Shell line that a worker runs before it leaves.
+    #[serde(default)]
+    pub on_exit: Option<String>,
 }

@@ -191,6 +191,28 @@ pub(super) fn prologue(raw: &RawValue) -> Parsed<String> {
     }
 }
 
+/// Parses yes or no.
+pub(super) fn boolean(raw: &RawValue) -> Parsed<bool> {
+    let text = scalar(raw)?;
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(ConfigError::new(format!("{} is neither true nor false", quoted(text))).fix("write true or false")),
+    }
+}
+
+/// Parses one line of shell.
+pub(super) fn shell_line(raw: &RawValue) -> Parsed<String> {
+    let text = scalar(raw)?;
+    let control = text.chars().any(|c| c.is_control() && c != '\t');
+    if text.is_empty() || control || text.len() > WORD_MAX_BYTES {
+        return Err(ConfigError::new(format!("{} is no line of shell", quoted(text)))
+            .because("it is one line with 1 to 4,096 bytes")
+            .fix("put more into a script that the line calls"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Parses counters: names and totals.
 pub(super) fn counters(raw: &RawValue) -> Parsed<BTreeMap<String, u64>> {
     let RawValue::Table(items) = raw else {

@@ -34,23 +34,38 @@ use std::fmt::Debug;
 pub use cores::{client_against_core, records_against_core, server_against_session, worker_against_core};
 pub use files::{journal, lease};
 
-/// Every target: its name, its body, and whether what it allocates is bounded by its input (a core keeps what
-/// it is told, within the bounds of its own tests).
-pub const TARGETS: [(&str, fn(&[u8]), bool); 14] = [
-    ("frames", frames, true),
-    ("worker_message", worker_message, true),
-    ("client_message", client_message, true),
-    ("server_message", server_message, true),
-    ("client_reply", client_reply, true),
-    ("worker_against_core", worker_against_core, false),
-    ("client_against_core", client_against_core, false),
-    ("records_against_core", records_against_core, false),
-    ("server_against_session", server_against_session, true),
-    ("journal", journal, true),
-    ("lease", lease, true),
-    ("slurm", slurm, true),
-    ("template", template, false),
-    ("config", config, true),
+/// One kind of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, which is that of the function and of the folder in the corpus.
+    pub name: &'static str,
+    /// What is done with the bytes.
+    pub body: fn(&[u8]),
+    /// What it allocates is bounded by its input. (A core keeps what it is told, within the bounds of its own
+    /// tests; a template multiplies its inputs.)
+    pub is_frugal: bool,
+}
+
+const fn target(name: &'static str, body: fn(&[u8]), is_frugal: bool) -> Target {
+    Target { name, body, is_frugal }
+}
+
+/// Every target.
+pub const TARGETS: [Target; 14] = [
+    target("frames", frames, true),
+    target("worker_message", worker_message, true),
+    target("client_message", client_message, true),
+    target("server_message", server_message, true),
+    target("client_reply", client_reply, true),
+    target("worker_against_core", worker_against_core, false),
+    target("client_against_core", client_against_core, false),
+    target("records_against_core", records_against_core, false),
+    target("server_against_session", server_against_session, true),
+    target("journal", journal, true),
+    target("lease", lease, true),
+    target("slurm", slurm, true),
+    target("template", template, false),
+    target("config", config, true),
 ];
 
 /// Bytes of a connection, as the frame decoder of a server gets them.

@@ -30,6 +30,8 @@ const HELLO_BYTES_MAX: usize = 16 << 10;
 const WORKER_HELLO_BYTES_MAX: usize = 4 << 20;
 /// Clients that are connected; one more is told the number.
 const CLIENTS_MAX: usize = 1024;
+/// Requests of one client that are not answered yet; the next one is not read before.
+const REQUESTS_MAX: usize = 1024;
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -191,19 +193,28 @@ impl Reception {
                 ClientMessage::Hello(_) => None,
             })
         };
-        for request in requests(messages.collect()) {
-            self.say(request).await?;
-        }
+        let unanswered = Semaphore::new(REQUESTS_MAX);
+        let ask = async |request| {
+            unanswered.acquire().await.map_err(io::Error::other)?.forget();
+            self.say(request).await
+        };
+        let early = requests(messages.collect());
         let (mut to, mut from) = channel.split();
         let silent = Notify::new();
         let write = write_all(mail, &mut to, &silent, None, |message| match message {
-            Outgoing::Client(reply) => Some(reply),
+            Outgoing::Client(reply) => {
+                unanswered.add_permits(1);
+                Some(reply)
+            }
             Outgoing::Worker(_) => None,
         });
         let read = async {
+            for request in early {
+                ask(request).await?;
+            }
             while let Some(messages) = from.receive::<ClientMessage>().await? {
                 for request in requests(messages) {
-                    self.say(request).await?;
+                    ask(request).await?;
                 }
             }
             Ok(())

@@ -225,3 +225,24 @@ async fn another_protocol_is_refused_with_both_numbers() {
     assert!(what.contains(&format!("protocol {}", PROTOCOL_VERSION + 1)), "{what}");
     assert!(what.contains(&format!("the server {PROTOCOL_VERSION}")), "{what}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn unanswered_requests_of_a_client_are_bounded() {
+    let (reception, mut inputs) = reception();
+    let mut channel = Channel::new(connect(&reception, Role::Client).await, FRAME_BYTES_MAX);
+    channel.send(&[client_hello(String::new())]).await.unwrap();
+    channel.receive::<ClientReply>().await.unwrap();
+    let Some(Input::Client(_, peer)) = inputs.recv().await else { panic!("no hello") };
+    let request = |id| ClientMessage::Request { id, request: Box::new(Request::Status) };
+    let bound = u32::try_from(REQUESTS_MAX).unwrap();
+    let all: Vec<ClientMessage> = (1..=bound + 1).map(request).collect();
+    channel.send(&all).await.unwrap();
+    for id in 1..=bound {
+        assert!(matches!(inputs.recv().await, Some(Input::Request(_, asked, _)) if asked == id));
+    }
+    let next = tokio::time::timeout(Duration::from_secs(60), inputs.recv());
+    assert!(next.await.is_err(), "one past the bound waits");
+    let reply = ClientReply::Reply { id: 1, reply: Box::new(Reply::Scaled) };
+    assert!(peer.send(Outgoing::Client(reply)).is_ok());
+    assert!(matches!(inputs.recv().await, Some(Input::Request(_, asked, _)) if asked == bound + 1));
+}

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod core;
+pub mod describe;
 mod driver;
 pub mod events;
 mod gate;
@@ -11,6 +12,7 @@ pub mod log;
 mod outbox;
 pub mod peer;
 pub mod record;
+pub mod repair;
 #[cfg(test)]
 mod simulation;
 mod takeover;
@@ -26,7 +28,7 @@ use crate::backends::{self, Backend};
 use crate::cluster::{Folder, Identity};
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{ClientReply, Reply, Request};
-use crate::runtime::disk::{Disk, RealDisk};
+use crate::runtime::disk::RealDisk;
 use crate::runtime::journal::{self, Journal, Limits};
 use crate::runtime::lease::LeaseState;
 use crate::runtime::protocol::{WorkerHello, WorkerMessage};
@@ -175,28 +177,26 @@ pub fn replay(
     before: Option<&LeaseState>,
     core: &mut Core,
 ) -> Result<journal::Position, Problem> {
-    let damaged = |what: String| {
+    let option = if folder.name() == "default" { String::new() } else { format!(" --cluster {}", folder.name()) };
+    let refused = |what: String| {
         Problem::new(Kind::Failed, format!("the journal of cluster {} is not usable", folder.name()))
             .says(what)
             .done("nothing was changed")
-            .why("damage is never shortened away: accepted tasks may be at stake")
-            .fix(format!("keep a copy of {} and start afresh under another name", folder.path().display()))
     };
-    replay_journal(disk, &identity.id, before, core).map_err(damaged)
-}
-
-/// The same, with the trouble in words.
-fn replay_journal<D: Disk>(
-    disk: &D,
-    cluster_id: &str,
-    before: Option<&LeaseState>,
-    core: &mut Core,
-) -> Result<journal::Position, String> {
-    let recovered = journal::recover(disk, cluster_id, before).map_err(|error| error.to_string())?;
+    let damaged = |what: String| {
+        refused(what)
+            .why("damage is never shortened away: accepted tasks may be at stake")
+            .fix(format!("dcluster journal check{option}  (says what is lost)"))
+            .fix(format!("dcluster journal repair{option}  (saves the rest; keeps the damaged files)"))
+    };
+    let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
     for bytes in &recovered.records {
-        let record = Record::decode(bytes)
-            .map_err(|error| format!("a record of an unknown kind: {error}; a newer dcluster may have written it"))?;
-        core.replay(record).map_err(|error| error.to_string())?;
+        let record = Record::decode(bytes).map_err(|error| {
+            refused(format!("a record of an unknown kind: {error}"))
+                .why("a newer dcluster wrote it")
+                .fix("use that version")
+        })?;
+        core.replay(record).map_err(|error| damaged(error.to_string()))?;
     }
     Ok(recovered.position)
 }

@@ -68,6 +68,21 @@ impl Template {
         Self::parse(bstr::join(" ", words).as_bstr())
     }
 
+    /// Returns how many bytes a rendering has at most, but for quoting, which can make five of one.
+    pub fn rendered_bytes_max(&self, inputs: &[BString]) -> usize {
+        let all = inputs.iter().map(|input| input.len() + 1).sum();
+        let Some(lexed) = &self.lexed else { return all };
+        let pieces = lexed.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Value(Placeholder::One(number, _), _) => {
+                number.checked_sub(1).and_then(|at| inputs.get(at)).map_or(0, |input| input.len())
+            }
+            // The sequence number is no longer than this.
+            Piece::Value(..) => all.max(20),
+        });
+        pieces.sum()
+    }
+
     /// Returns whether every rendering runs in a shell.
     pub fn needs_shell(&self) -> bool {
         self.lexed.as_ref().is_some_and(|l| l.words.is_none())

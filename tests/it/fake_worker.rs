@@ -69,6 +69,8 @@ impl Fake {
             directives: vec![],
             prologue: String::new(),
             drain_lead_seconds: 60,
+            pin: false,
+            on_exit: None,
         };
         change(&mut pool);
         let home = JobHome { folder, binary, id4: id4(), pool };

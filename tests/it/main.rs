@@ -9,6 +9,7 @@ mod golden;
 mod harness;
 mod hostile;
 mod journal_crash;
+mod journal_tools;
 mod local_backend;
 mod peers;
 mod security;

@@ -309,11 +309,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool, over: &AtomicB
     while !over.load(Ordering::SeqCst) {
         match from.read(&mut bytes) {
             Ok(0) => break,
-            Ok(count) if !cut.load(Ordering::SeqCst) => {
-                if to.write_all(&bytes[..count]).is_err() {
-                    break;
-                }
-            }
+            Ok(count) if !cut.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() => break,
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
             // Swallowed, or nothing there.
             _ => {}

@@ -178,13 +178,16 @@ impl From<LeaseError> for Stop {
     }
 }
 
+/// What was appended since a part was planned.
+type Appended = Vec<Vec<u8>>;
+
 /// A server: the order of calls is the one of `docs/journal.md`.
 pub(crate) struct Server<D: Disk + Clone> {
     id: u8,
     lease: Lease<D>,
     pub(crate) journal: Journal<D>,
     /// A part that was built beside the one in use, and what was appended since.
-    built: Option<(BuiltPart<D::File>, Vec<Vec<u8>>)>,
+    built: Option<(BuiltPart<D::File>, Appended)>,
     model: Shared,
     slip: Slip,
 }

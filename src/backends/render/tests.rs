@@ -22,6 +22,8 @@ fn home() -> JobHome {
             directives: vec![],
             prologue: String::new(),
             drain_lead_seconds: 120,
+            pin: false,
+            on_exit: None,
         },
     }
 }

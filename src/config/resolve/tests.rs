@@ -54,7 +54,9 @@ drain-lead = 5 min (built-in)
 orphan-timeout = 5 min (built-in)
 interface = all (built-in)
 address = all (built-in)
-counters = none (built-in)"
+counters = none (built-in)
+pin = false (built-in)
+on-exit = nothing (built-in)"
     );
 }
 

@@ -54,6 +54,24 @@ fn gpu_counts_and_kinds() {
 }
 
 #[test]
+fn yes_and_no() {
+    assert_eq!(boolean(&raw("true")), Ok(true));
+    assert_eq!(boolean(&raw("Off")), Ok(false));
+    assert_eq!(shown(boolean(&raw("2"))), "\"2\" is neither true nor false");
+}
+
+#[test]
+fn a_line_of_shell_is_one_line() {
+    assert_eq!(
+        shell_line(&raw(" rm -rf \"$TMPDIR\"/x; echo 'a b' ")),
+        Ok("rm -rf \"$TMPDIR\"/x; echo 'a b'".to_owned())
+    );
+    for bad in ["", " ", "a\nb", "a\0", &"x".repeat(4097)] {
+        assert!(shell_line(&raw(bad)).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
 fn words_cannot_leave_their_line() {
     assert_eq!(word(&raw("[a|b]&c*2")), Ok("[a|b]&c*2".to_owned()));
     assert_eq!(word(&list(&["n1", "n[2-3]"])), Ok("n1,n[2-3]".to_owned()));

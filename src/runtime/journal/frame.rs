@@ -12,7 +12,8 @@ const CRC: usize = 28;
 pub(super) const RECORD_HEADER: usize = 4;
 
 /// What a frame is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A piece of the state with which a part begins.
     Base,

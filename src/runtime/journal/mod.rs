@@ -7,6 +7,7 @@
 //! before the lease shows our epoch.
 
 mod frame;
+pub mod inspect;
 mod recover;
 mod write;
 

@@ -7,7 +7,7 @@ use crate::runtime::lease::LeaseState;
 use std::io;
 
 /// Largest part that is read: a base of 10^8 tasks stays far below.
-const PART_LIMIT: u64 = 64 << 30;
+pub(super) const PART_LIMIT: u64 = 64 << 30;
 
 /// What the journal holds.
 #[derive(Clone, PartialEq, Eq, Debug)]

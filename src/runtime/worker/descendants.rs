@@ -6,14 +6,53 @@
 
 use super::environment::RUN_VARIABLE;
 use crate::runtime::ids::RunId;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-/// Returns the process ids of the direct children, dead ones that were not reaped included. A child that
-/// appears or ends meanwhile may be missing: callers look again after the next child signal.
-pub(super) fn children() -> Vec<i32> {
-    // Not every kernel has the `children` files (CONFIG_PROC_CHILDREN).
-    if fs::exists("/proc/thread-self/children").unwrap_or(false) { children_by_thread() } else { children_by_parent() }
+/// The list of children of the thread that made it, kept open because it is read after every task.
+#[derive(Debug)]
+pub(super) struct OwnChildren(Option<File>);
+
+impl OwnChildren {
+    /// For the thread that calls it.
+    pub(super) fn new() -> Self {
+        // Not every kernel has the `children` files (CONFIG_PROC_CHILDREN).
+        Self(File::open("/proc/thread-self/children").ok())
+    }
+
+    /// Returns the process ids of the direct children of this process, dead ones that were not reaped included. A
+    /// child that appears or ends meanwhile may be missing: callers look again after the next child signal.
+    pub(super) fn list(&self) -> Vec<i32> {
+        match &self.0 {
+            None => children_by_parent(),
+            Some(own) if has_one_thread() => numbers(&read_again(own)),
+            Some(_) => children_by_thread(),
+        }
+    }
+}
+
+/// A task folder has two links, and one more for each thread.
+fn has_one_thread() -> bool {
+    fs::metadata("/proc/self/task").is_ok_and(|found| found.nlink() == 3)
+}
+
+/// Reads a file of the proc file system from its beginning; what cannot be read is empty.
+fn read_again(file: &File) -> String {
+    let mut text = vec![0; 4096];
+    let mut filled = 0;
+    while let Ok(count @ 1..) = file.read_at(&mut text[filled..], filled as u64) {
+        filled += count;
+        if filled == text.len() {
+            text.resize(2 * filled, 0);
+        }
+    }
+    text.truncate(filled);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn numbers(text: &str) -> Vec<i32> {
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 fn numbers_in(folder: &str) -> impl Iterator<Item = i32> {
@@ -23,7 +62,7 @@ fn numbers_in(folder: &str) -> impl Iterator<Item = i32> {
 fn children_by_thread() -> Vec<i32> {
     numbers_in("/proc/self/task")
         .filter_map(|thread| fs::read_to_string(format!("/proc/self/task/{thread}/children")).ok())
-        .flat_map(|text| text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
+        .flat_map(|text| numbers(&text))
         .collect()
 }
 
@@ -62,10 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_find_a_child_and_its_run() {
+    fn all_ways_find_a_child_and_its_run() {
         let mut child = std::process::Command::new("sleep").arg("60").env(RUN_VARIABLE, "77").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        assert!(children().contains(&pid));
+        let own = OwnChildren::new();
+        assert!(own.list().contains(&pid));
+        assert!(children_by_thread().contains(&pid));
+        // This thread started it.
+        assert!(numbers(&read_again(own.0.as_ref().unwrap())).contains(&pid));
         assert!(children_by_parent().contains(&pid));
         assert_eq!(run_of(pid), Some(RunId(77)));
         child.kill().unwrap();

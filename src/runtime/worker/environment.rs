@@ -2,6 +2,7 @@
 //! dcluster says about the task on top of all.
 
 use super::label::Label;
+use super::stock::Share;
 use crate::runtime::ids::{JobName, RunId};
 use crate::runtime::protocol::{Body, Request};
 use bstr::BString;
@@ -28,21 +29,9 @@ impl Base {
         Self { inherited, cluster_name, job }
     }
 
-    /// Returns the environment of one run. `gpus`: the GPUs it got; `None` on a worker that has none, where
-    /// the variable is left as it is.
-    pub(super) fn of_task(
-        &self,
-        body: &Body,
-        request: &Request,
-        label: &Label,
-        run: RunId,
-        gpus: Option<&[String]>,
-    ) -> Variables {
+    /// Returns what is the same for all tasks of a submission.
+    pub(super) fn of_body(&self, body: &Body, request: &Request) -> Variables {
         let mut variables = self.inherited.clone();
-        if let Some(gpus) = gpus {
-            // Also when it got none: a task must not compute on a GPU that belongs to another.
-            variables.insert("CUDA_VISIBLE_DEVICES".into(), gpus.join(",").into());
-        }
         variables.extend(body.env.iter().map(|(k, v)| (k.clone(), v.clone())));
         let cores = request.cores.to_string();
         variables.entry("OMP_NUM_THREADS".into()).or_insert_with(|| cores.as_str().into());
@@ -52,16 +41,19 @@ impl Base {
         if let Some(job) = &self.job {
             set("DCLUSTER_JOB", job.to_string());
         }
-        set("DCLUSTER_TASK_ID", label.id.clone());
-        if let Some(index) = label.index {
-            set("DCLUSTER_TASK_INDEX", index.to_string());
-        }
         set("DCLUSTER_TASK_CORES", cores);
         if request.memory_bytes > 0 {
-            let memory = request.memory_bytes.to_string();
-            set("DCLUSTER_TASK_MEMORY_BYTES", memory);
+            set("DCLUSTER_TASK_MEMORY_BYTES", request.memory_bytes.to_string());
         }
-        set(RUN_VARIABLE, run.0.to_string());
         variables
     }
+}
+
+/// Returns what is said about one run, on top of [`Base::of_body`].
+pub(super) fn of_run(body: &Body, label: &Label, run: RunId, share: &Share) -> Vec<(&'static str, String)> {
+    let mut variables = share.variables(body);
+    variables.push(("DCLUSTER_TASK_ID", label.id.clone()));
+    variables.extend(label.index.map(|index| ("DCLUSTER_TASK_INDEX", index.to_string())));
+    variables.push((RUN_VARIABLE, run.0.to_string()));
+    variables
 }

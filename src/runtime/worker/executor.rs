@@ -10,28 +10,30 @@
 
 use super::Millis;
 use super::action::TaskStart;
-use super::descendants;
-use super::environment::{Base, Variables};
+use super::cores::{Cores, Pinned};
+use super::descendants::{self, OwnChildren};
+use super::environment::{self, Base};
 use super::label::Label;
 use super::launch::{self, StartError, TaskUmask};
 use super::limits::Deadlines;
+use super::memory::{Excess, MemoryWatch};
 use super::output::{self, Places};
+use super::prepared::{ParseTemplate, Preparations};
+use super::scratch::Scratch;
+use super::spool::Spool;
+use super::stock::{Share, Stock};
 use crate::runtime::ids::{JobName, RunId, TaskId};
-use crate::runtime::protocol::{Command, EndReport, Gpus, Outcome, Usage};
+use crate::runtime::protocol::{EndReport, Outcome, Usage};
 use crate::sys;
 use bstr::BString;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
-
-/// Fills in a `map` template: the template, the input values of the element, its dense number from 0.
-pub type Render = fn(&BString, &[BString], u32) -> Result<Vec<BString>, String>;
 
 /// What an executor is told once.
 #[derive(Clone, Debug)]
@@ -46,11 +48,18 @@ pub struct ExecutorOptions {
     pub environment: BTreeMap<BString, BString>,
     /// Ids of the GPUs tasks may get, as `CUDA_VISIBLE_DEVICES` wants them.
     pub gpus: Vec<String>,
+    /// With `--pin`: the cores tasks are pinned to.
+    pub cores: Option<Cores>,
+    /// The node's folder for temporary files: tasks get scratch folders in it.
+    pub temporary: PathBuf,
     /// From TERM to KILL.
     pub kill_grace: Duration,
-    /// Makes the words of a `map` element.
-    pub render: Render,
+    /// Reads `map` templates.
+    pub parse: ParseTemplate,
 }
+
+/// So long after its start a task's default outputs get their names: most tasks that print nothing are over.
+const NAMELESS_FOR: Millis = 100;
 
 /// Why we end a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +67,7 @@ enum Cause {
     TimeLimit,
     Killed,
     Interrupted,
+    MemoryLimit { used_bytes: u64, limit_bytes: u64 },
 }
 
 #[derive(Debug)]
@@ -66,7 +76,7 @@ struct Running {
     pid: i32,
     started_at: Millis,
     cause: Option<Cause>,
-    gpus: Vec<String>,
+    share: Share,
     places: Places,
 }
 
@@ -74,16 +84,21 @@ struct Running {
 #[derive(Debug)]
 pub struct Executor {
     cluster_folder: PathBuf,
-    render: Render,
+    parse: ParseTemplate,
+    spool: Spool,
+    preparations: Preparations,
     kill_grace: Millis,
     base: Base,
-    has_gpus: bool,
-    free_gpus: BTreeSet<String>,
+    stock: Stock,
+    memory: MemoryWatch,
     running: BTreeMap<RunId, Running>,
     by_pid: BTreeMap<i32, RunId>,
+    children: OwnChildren,
     /// Children we did not start, and the run they came from.
     adopted: BTreeMap<i32, RunId>,
     deadlines: Deadlines,
+    /// Runs whose outputs may have no name yet, and when they get it.
+    nameless: VecDeque<(Millis, RunId)>,
 }
 
 impl Executor {
@@ -95,54 +110,73 @@ impl Executor {
         sys::catch_ignored_signals();
         sys::close_inherited_on_exec()?;
         Ok(Self {
+            spool: Spool::new(options.cluster_folder.join("tasks")),
             cluster_folder: options.cluster_folder,
-            render: options.render,
+            parse: options.parse,
+            preparations: Preparations::default(),
             kill_grace: milliseconds(options.kill_grace),
+            stock: Stock::new(options.gpus, options.cores, Scratch::below(options.temporary, options.job.as_ref())),
+            memory: MemoryWatch::default(),
             base: Base::new(options.environment, options.cluster_name, options.job),
-            has_gpus: !options.gpus.is_empty(),
-            free_gpus: options.gpus.into_iter().collect(),
             running: BTreeMap::new(),
             by_pid: BTreeMap::new(),
+            children: OwnChildren::new(),
             adopted: BTreeMap::new(),
             deadlines: Deadlines::default(),
+            nameless: VecDeque::new(),
         })
     }
 
     /// Starts a run and returns its process id. An error is the run's end: it gives no report.
     pub fn start(&mut self, start: &TaskStart, now: Millis) -> Result<u32, StartError> {
-        let TaskStart { task, run, variant, place: _, body, input } = start;
+        let TaskStart { task, run, variant, place, body, input: _ } = start;
         let (task, run, request) = (*task, *run, body.needs.variant(*variant));
         assert!(!self.running.contains_key(&run), "run {run:?} runs already");
-        let argv = match &body.command {
-            Command::Argv(words) => Cow::Borrowed(words),
-            Command::Template(template) => Cow::Owned(
-                (self.render)(template, input, task.element).map_err(|message| StartError::Template { message })?,
-            ),
+        let share = self.stock.hand_out(request, place)?;
+        let (pid, places) = match self.launch(start, &share, now) {
+            Ok(launched) => launched,
+            Err(error) => {
+                self.stock.take_back(share);
+                return Err(error);
+            }
         };
-        let label = Label::new(task, body);
-        let cwd = launch::working_directory(body)?;
-        let gpus = self.choose_gpus(request.gpus.0.div_ceil(Gpus::ONE))?;
-        let assigned = self.has_gpus.then_some(gpus.as_slice());
-        let variables: Variables = self.base.of_task(body, request, &label, run, assigned);
-        let places = Places::of_task(body, &label, &cwd, &self.cluster_folder)?;
-        let stdin = output::open_stdin(body, &cwd)?;
-        let streams = places.open(body)?;
-        let spawned = {
-            let _umask = TaskUmask::of(body);
-            launch::spawn(&argv, &cwd, &variables, stdin, streams)
-        };
-        let pid = spawned.inspect_err(|_| places.remove_empty())?;
 
-        for gpu in &gpus {
-            self.free_gpus.remove(gpu);
-        }
         let process = i32::try_from(pid).expect("Linux process ids are below 2^22");
         self.by_pid.insert(process, run);
-        self.running.insert(run, Running { task, pid: process, started_at: now, cause: None, gpus, places });
+        self.running.insert(run, Running { task, pid: process, started_at: now, cause: None, share, places });
+        self.nameless.push_back((now.saturating_add(NAMELESS_FOR), run));
         if let Some(limit) = launch::time_limit(body) {
             self.deadlines.set(run, now.saturating_add(limit));
         }
+        if request.memory_bytes > 0 {
+            self.memory.add(run, process, request.memory_bytes, now);
+        }
         Ok(pid)
+    }
+
+    fn launch(&mut self, start: &TaskStart, share: &Share, now: Millis) -> Result<(u32, Places), StartError> {
+        let TaskStart { task, run, variant, place: _, body, input } = start;
+        let prepared = self.preparations.of(task.array, *variant, body, &self.base, self.parse, now)?;
+        let label = Label::new(*task, body);
+        let mut places = Places::of_task(body, &label, &prepared.cwd, &self.cluster_folder)?;
+        let stdin = output::open_stdin(body, &prepared.cwd)?;
+        let streams = places.open(body, &mut self.spool)?;
+        let spawned = {
+            let _umask = TaskUmask::of(body);
+            let _pinned = match share.cores.as_slice() {
+                [] => None,
+                cores => Some(Pinned::to(cores).map_err(|source| StartError::Pin { source })?),
+            };
+            let of_run = environment::of_run(body, &label, *run, share);
+            prepared.spawn(input, task.element, of_run, stdin, streams)
+        };
+        match spawned {
+            Ok(pid) => Ok((pid, places)),
+            Err(error) => {
+                places.close(&mut self.spool);
+                Err(error)
+            }
+        }
     }
 
     /// Ends a run that the server does not want: TERM, then KILL. Unknown runs are ignored.
@@ -161,11 +195,27 @@ impl Executor {
 
     /// Returns when [`Self::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.deadlines.next()
+        let name_at = self.nameless.front().map(|(at, _)| *at);
+        [self.deadlines.next(), name_at, self.memory.next()].into_iter().flatten().min()
     }
 
-    /// Ends runs at their time limit, kills those that outlived their grace.
+    /// Ends runs at their limits of time and memory, kills those that outlived their grace, names the outputs of those that have
+    /// run for a moment.
     pub fn on_deadline(&mut self, now: Millis) {
+        while let Some((_, run)) = self.nameless.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(running) = self.running.get_mut(&run) {
+                running.places.name();
+            }
+        }
+        for excess in self.memory.look(&self.adopted, now) {
+            let Excess { run, used_bytes, limit_bytes, pids } = excess;
+            // At once: while it could tidy up it would go on growing.
+            self.end(run, Cause::MemoryLimit { used_bytes, limit_bytes }, 0, now);
+            for pid in pids {
+                // Those that left the group; an error means that it has ended meanwhile.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
         while let Some(run) = self.deadlines.take_due(now) {
             match self.running.get(&run) {
                 Some(running) if running.cause.is_some() => signal(running.pid, Signal::SIGKILL),
@@ -216,7 +266,7 @@ impl Executor {
         let mut reports = Vec::new();
         loop {
             reports.extend(self.on_child_signal(now));
-            let children = descendants::children();
+            let children = self.children.list();
             if children.is_empty() {
                 return reports;
             }
@@ -230,15 +280,6 @@ impl Executor {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-
-    fn choose_gpus(&self, wanted: u32) -> Result<Vec<String>, StartError> {
-        let chosen: Vec<String> = self.free_gpus.iter().take(wanted as usize).cloned().collect();
-        if chosen.len() < wanted as usize {
-            let free = chosen.len();
-            return Err(StartError::NoGpu { wanted, free });
-        }
-        Ok(chosen)
     }
 
     /// The first cause stands, but what the server killed is not run again for an interruption.
@@ -270,7 +311,7 @@ impl Executor {
     /// Kills children that ended runs have left to us. Their own children come to us when they die, so this is
     /// repeated after every reaped child.
     fn kill_leftovers(&mut self) {
-        for pid in descendants::children() {
+        for pid in self.children.list() {
             if self.by_pid.contains_key(&pid) {
                 continue;
             }
@@ -290,8 +331,11 @@ impl Executor {
     }
 
     fn report(&mut self, run: RunId, running: Running, child: &sys::EndedChild, now: Millis) -> EndReport {
-        running.places.remove_empty();
-        self.free_gpus.extend(running.gpus);
+        running.places.close(&mut self.spool);
+        // Ended runs wait here for their turn, but not for more than the running ones.
+        while self.nameless.pop_front_if(|(_, run)| !self.running.contains_key(run)).is_some() {}
+        self.stock.take_back(running.share);
+        let seen = self.memory.remove(run);
         EndReport {
             task: running.task,
             run,
@@ -299,7 +343,7 @@ impl Executor {
             usage: Usage {
                 wall_milliseconds: now.saturating_sub(running.started_at),
                 cpu_milliseconds: child.cpu_milliseconds,
-                memory_bytes: child.memory_bytes,
+                memory_bytes: child.memory_bytes.max(seen),
             },
         }
     }
@@ -310,6 +354,7 @@ fn outcome(status: ExitStatus, cause: Option<Cause>) -> Outcome {
         (Some(Cause::TimeLimit), _) => Outcome::TimeLimit,
         (Some(Cause::Killed), _) => Outcome::Killed,
         (_, Some(0)) => Outcome::Finished,
+        (Some(Cause::MemoryLimit { used_bytes, limit_bytes }), _) => Outcome::MemoryLimit { used_bytes, limit_bytes },
         (Some(Cause::Interrupted), _) => Outcome::Interrupted,
         (None, Some(code)) => Outcome::Failed { code },
         (None, None) => Outcome::Signalled { signal: status.signal().unwrap_or(0) },

@@ -1,18 +1,13 @@
-//! Starts one process: working directory, standard input, umask, and the words for whatever goes wrong.
+//! What a start needs besides its command: working directory, umask, and the words for whatever goes wrong.
 
 use super::Millis;
-use super::environment::Variables;
-use super::output::Streams;
-use super::program;
-use crate::runtime::protocol::{Body, Outcome};
+use crate::runtime::protocol::{Body, Gpus, Outcome};
 use bstr::{BString, ByteSlice};
 use nix::sys::stat::{Mode, umask};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 /// Why a task has no process. The text is what the user reads in [`Outcome::NotStarted`].
 #[derive(Debug, thiserror::Error)]
@@ -123,13 +118,33 @@ pub enum StartError {
         /// Which stream.
         stream: &'static str,
     },
-    /// Not as many GPUs free as it was sent here for.
-    #[error("GPUs requested: {wanted}, free on this worker: {free}")]
+    /// The server sent it here with GPUs that are not there.
+    #[error("GPUs requested: {wanted}, of this worker's {offered} the server gave none that exists")]
     NoGpu {
+        /// Requested.
+        wanted: Gpus,
+        /// GPUs of the worker.
+        offered: usize,
+    },
+    /// The server sent it here with cores that are not free.
+    #[error("cores requested: {wanted}, free where the server said: fewer, of {free} free ones on this worker")]
+    NoCores {
         /// Requested.
         wanted: u32,
         /// Not in use.
         free: usize,
+    },
+    /// The processes cannot be kept on their cores.
+    #[error("cannot pin the task to its cores: {source}")]
+    Pin {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The list of its nodes could not be written.
+    #[error("cannot write the list of nodes: {source}")]
+    NodeFile {
+        /// What the system said.
+        source: io::Error,
     },
     /// The system refused for another reason.
     #[error("cannot start {}: {source}", path.display())]
@@ -183,50 +198,6 @@ pub(super) fn working_directory(body: &Body) -> Result<PathBuf, StartError> {
         Ok(_) => Err(StartError::Directory { path, source: io::ErrorKind::NotADirectory.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StartError::NoDirectory { path }),
         Err(source) => Err(StartError::Directory { path, source }),
-    }
-}
-
-/// Starts the program in a process group of its own and returns its process id. To be called with the
-/// task's umask.
-///
-/// There is no code of ours between fork and exec, so std uses `posix_spawn`: that takes the same
-/// short time however much memory the worker has.
-pub(super) fn spawn(
-    argv: &[BString],
-    cwd: &Path,
-    variables: &Variables,
-    stdin: Stdio,
-    streams: Streams,
-) -> Result<u32, StartError> {
-    let program = argv.first().ok_or(StartError::NoCommand)?;
-    for word in argv {
-        check_nul("an argument", word)?;
-    }
-    for (name, value) in variables {
-        check_nul("an environment variable", name)?;
-        check_nul("an environment variable", value)?;
-    }
-    let search = variables.get(b"PATH".as_bstr());
-    let path = program::find(program.as_bstr(), search, cwd)?;
-    let mut command = Command::new(&path);
-    command
-        .arg0(OsStr::from_bytes(program))
-        .args(argv[1..].iter().map(|word| OsStr::from_bytes(word)))
-        .current_dir(cwd)
-        .env_clear()
-        .envs(variables.iter().map(|(name, value)| (OsStr::from_bytes(name), OsStr::from_bytes(value))))
-        .stdin(stdin)
-        .stdout(streams.stdout)
-        .stderr(streams.stderr)
-        .process_group(0);
-    match command.spawn() {
-        // The handle neither waits nor kills when it is dropped; the executor reaps by process id.
-        Ok(child) => Ok(child.id()),
-        Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Err(StartError::TooLong {
-            bytes: argv.iter().map(|word| word.len() + 1).sum::<usize>()
-                + variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>(),
-        }),
-        Err(error) => Err(program::explain(error, program.clone(), search.cloned(), &cwd.join(&path))),
     }
 }
 

@@ -6,24 +6,35 @@
 
 mod action;
 mod backoff;
+mod cores;
 mod descendants;
 mod environment;
 mod executor;
+mod exit_hook;
 mod label;
 mod launch;
 mod limits;
 mod line;
+mod memory;
+mod nodes;
 mod output;
+mod prepared;
 mod program;
 mod runner;
+mod scratch;
 mod service;
 mod session;
 mod simulated;
+mod spool;
+mod stock;
 
 pub use action::{SessionSignal, TaskStart, WorkerAction};
-pub use executor::{Executor, ExecutorOptions, Render};
+pub use cores::Cores;
+pub use executor::{Executor, ExecutorOptions};
 pub use launch::StartError;
 pub use output::output_paths;
+pub use prepared::{ParseTemplate, Render};
+pub use scratch::sweep as sweep_scratch;
 pub use service::{WorkerOptions, run, simulate};
 pub use session::{Session, SessionOptions};
 pub use simulated::Simulation;

@@ -2,6 +2,7 @@
 
 use super::label::Label;
 use super::launch::{StartError, TaskUmask, check_nul};
+use super::spool::{self, Spool};
 use crate::runtime::ids::TaskId;
 use crate::runtime::protocol::{Body, Output};
 use bstr::ByteSlice;
@@ -46,8 +47,8 @@ pub(super) struct Places {
 
 #[derive(Debug)]
 enum Place {
-    /// Chosen by us, private, removed when empty.
-    Default(PathBuf),
+    /// Chosen by us, private, removed when empty. The file is there while it has no name.
+    Default(PathBuf, Option<File>),
     /// Chosen by the user, with the task's umask.
     Named(PathBuf),
 }
@@ -55,7 +56,7 @@ enum Place {
 impl Places {
     /// Finds the paths; nothing is touched yet.
     pub(super) fn of_task(body: &Body, label: &Label, cwd: &Path, cluster_folder: &Path) -> Result<Self, StartError> {
-        let default = |extension| Place::Default(default_path(cluster_folder, label, extension));
+        let default = |extension| Place::Default(default_path(cluster_folder, label, extension), None);
         let stdout = match &body.stdout {
             Output::File(template) => Place::Named(cwd.join(render(STDOUT, template, label)?)),
             Output::Default | Output::SameAsStdout => default("out"),
@@ -70,34 +71,33 @@ impl Places {
 
     /// Opens both, empty. Two names of one file become one open file, so that neither stream overwrites the
     /// other.
-    pub(super) fn open(&self, body: &Body) -> Result<Streams, StartError> {
-        let stdout = self.stdout.open(STDOUT, body)?;
-        let share = || {
-            stdout.try_clone().map_err(|source| StartError::Stream {
-                stream: STDERR,
-                path: self.stdout.path().to_owned(),
-                source,
-            })
+    pub(super) fn open(&mut self, body: &Body, spool: &mut Spool) -> Result<Streams, StartError> {
+        let stdout = self.stdout.open(STDOUT, body, spool)?;
+        let share = |path: &Path| {
+            stdout.try_clone().map_err(|source| StartError::Stream { stream: STDERR, path: path.to_owned(), source })
         };
-        let stderr = match &self.stderr {
-            None => share()?,
+        let stderr = match &mut self.stderr {
+            None => share(self.stdout.path())?,
             Some(place) => {
-                let file = place.open(STDERR, body)?;
-                if same_file(&file, &stdout) { share()? } else { file }
+                let file = place.open(STDERR, body, spool)?;
+                let both_named = matches!((&self.stdout, &place), (Place::Named(_), Place::Named(_)));
+                if both_named && same_file(&file, &stdout) { share(self.stdout.path())? } else { file }
             }
         };
         Ok(Streams { stdout, stderr })
     }
 
-    /// Removes the default outputs into which nothing was written.
-    pub(super) fn remove_empty(&self) {
-        for place in [Some(&self.stdout), self.stderr.as_ref()].into_iter().flatten() {
-            if let Place::Default(path) = place
-                && path.symlink_metadata().is_ok_and(|found| found.len() == 0)
-                && let Err(error) = std::fs::remove_file(path)
-            {
-                tracing::debug!(path = %path.display(), %error, "empty output not removed");
-            }
+    /// Gives default outputs their names, for those who want to read them while the task runs.
+    pub(super) fn name(&mut self) {
+        for place in [Some(&mut self.stdout), self.stderr.as_mut()].into_iter().flatten() {
+            place.name();
+        }
+    }
+
+    /// At the end of a run: names what was written, and leaves no default output that stayed empty.
+    pub(super) fn close(self, spool: &mut Spool) {
+        for place in [Some(self.stdout), self.stderr].into_iter().flatten() {
+            place.close(spool);
         }
     }
 }
@@ -105,19 +105,66 @@ impl Places {
 impl Place {
     fn path(&self) -> &Path {
         match self {
-            Self::Default(path) | Self::Named(path) => path,
+            Self::Default(path, _) | Self::Named(path) => path,
         }
     }
 
-    fn open(&self, stream: &'static str, body: &Body) -> Result<File, StartError> {
-        let opened = match self {
-            Self::Default(path) => {
-                let mut parents = DirBuilder::new();
-                parents.recursive(true).mode(0o700);
-                let mut options = OpenOptions::new();
-                options.write(true).create(true).truncate(true).mode(0o600);
-                open_with_parents(path, &options, &parents)
+    fn name(&mut self) {
+        if let Self::Default(path, file) = self
+            && let Some(nameless) = file.take()
+        {
+            let named = match (spool::name(&nameless, path), path.parent()) {
+                (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+                    private_parents().create(parent).and_then(|()| spool::name(&nameless, path))
+                }
+                (result, _) => result,
+            };
+            if let Err(error) = named {
+                tracing::warn!(path = %path.display(), %error, "the output of a task gets no name");
+                *file = Some(nameless);
             }
+        }
+    }
+
+    fn close(mut self, spool: &mut Spool) {
+        match &mut self {
+            Self::Default(_, Some(file)) if !spool::is_empty(file) => self.name(),
+            Self::Default(_, file @ Some(_)) => {
+                if let Some(file) = file.take() {
+                    spool.give_back(file);
+                }
+            }
+            Self::Default(path, None) => {
+                if path.symlink_metadata().is_ok_and(|found| found.len() == 0)
+                    && let Err(error) = std::fs::remove_file(&*path)
+                {
+                    tracing::debug!(path = %path.display(), %error, "empty output not removed");
+                }
+            }
+            Self::Named(_) => {}
+        }
+    }
+
+    fn open(&mut self, stream: &'static str, body: &Body, spool: &mut Spool) -> Result<File, StartError> {
+        let opened = match self {
+            Self::Default(path, nameless) => match spool.take() {
+                Some(file) => {
+                    // That of an earlier run.
+                    if let Err(error) = std::fs::remove_file(&*path)
+                        && error.kind() != io::ErrorKind::NotFound
+                    {
+                        return Err(StartError::Stream { stream, path: path.clone(), source: error });
+                    }
+                    let handed_on = file.try_clone();
+                    *nameless = Some(file);
+                    handed_on
+                }
+                None => {
+                    let mut options = OpenOptions::new();
+                    options.write(true).create(true).truncate(true).mode(0o600);
+                    open_with_parents(path, &options, &private_parents())
+                }
+            },
             Self::Named(path) => {
                 let _umask = TaskUmask::of(body);
                 let mut parents = DirBuilder::new();
@@ -155,6 +202,12 @@ fn default_path(cluster_folder: &Path, label: &Label, extension: &str) -> PathBu
     path.push(&label.array);
     path.push(format!("{stem}.{extension}"));
     path
+}
+
+fn private_parents() -> DirBuilder {
+    let mut parents = DirBuilder::new();
+    parents.recursive(true).mode(0o700);
+    parents
 }
 
 /// The path is the user's, so it may be a named pipe that nobody reads, or a terminal: the worker must not

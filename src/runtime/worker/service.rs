@@ -1,9 +1,10 @@
 //! The loop of a worker process: connects [`Session`] and [`Executor`] to sockets, signals and the
 //! clock. One thread; the executor owns all child processes.
 
+use super::exit_hook;
 use super::runner::Runner;
 use super::simulated::{Simulated, Simulation};
-use super::{Executor, ExecutorOptions, Millis, Session, SessionOptions, SessionSignal, WorkerAction};
+use super::{Cores, Executor, ExecutorOptions, Millis, Render, Session, SessionOptions, SessionSignal, WorkerAction};
 use crate::cluster::Folder;
 use crate::error::{Kind, Problem};
 use crate::runtime::dial::dial;
@@ -17,6 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -43,6 +45,12 @@ pub struct WorkerOptions {
     pub capacity: Capacity,
     /// Ids of its GPUs.
     pub gpus: Vec<String>,
+    /// The cores it pins tasks to, if it does.
+    pub cores: Option<Cores>,
+    /// The node's folder for temporary files.
+    pub temporary: PathBuf,
+    /// Shell line to run before it leaves.
+    pub on_exit: Option<String>,
     /// Seconds until its walltime ends, if it knows.
     pub walltime_left: Option<u64>,
     /// Seconds before the end of the walltime at which it drains.
@@ -72,11 +80,19 @@ struct Service {
     to_self: mpsc::UnboundedSender<FromServer>,
     good_address: Option<SocketAddr>,
     leave: Option<(i32, String)>,
+    exit_hook: Option<ExitHook>,
+    walltime_ends_at: Option<Millis>,
 }
 
-fn render(template: &BString, inputs: &[BString], element: u32) -> Result<Vec<BString>, String> {
-    let parsed = Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
-    Ok(parsed.render(inputs, u64::from(element) + 1).argv())
+/// What is run at the end.
+struct ExitHook {
+    line: String,
+    environment: BTreeMap<BString, BString>,
+}
+
+fn parse(template: &BString) -> Result<Render, String> {
+    let template = Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
+    Ok(Box::new(move |inputs, element| template.render(inputs, u64::from(element) + 1).argv()))
 }
 
 /// Runs a worker until it leaves; returns its exit code and why it left.
@@ -92,12 +108,17 @@ pub fn run(options: &WorkerOptions) -> Result<(i32, String), Problem> {
         job: options.job.clone(),
         environment: options.environment.clone(),
         gpus: options.gpus.clone(),
+        cores: options.cores.clone(),
+        temporary: options.temporary.clone(),
         kill_grace: KILL_GRACE,
-        render,
+        parse,
     })
     .map_err(|error| internal("cannot prepare to start tasks", &error))?;
-    let service = Service::new(options, Runner::Real(Box::new(executor)), Arc::new(Semaphore::new(1)))?;
-    run_all(vec![service])
+    let (mut service, from_server) =
+        Service::new(options, Runner::Real(Box::new(executor)), Arc::new(Semaphore::new(1)))?;
+    let environment = || options.environment.clone();
+    service.exit_hook = options.on_exit.clone().map(|line| ExitHook { line, environment: environment() });
+    run_all(vec![(service, from_server)])
 }
 
 /// Runs workers that pretend to run tasks, each with a connection of its own, until all have left; returns the
@@ -109,7 +130,7 @@ pub fn run(options: &WorkerOptions) -> Result<(i32, String), Problem> {
 pub fn simulate(options: &WorkerOptions, simulation: Simulation, workers: u32) -> Result<(i32, String), Problem> {
     allow_many_connections().map_err(|error| internal("cannot raise the limit of open files", &error))?;
     let dials = Arc::new(Semaphore::new(DIALS_AT_ONCE));
-    let one = |_| Service::new(options, Runner::Simulated(Simulated::new(simulation, render)), Arc::clone(&dials));
+    let one = |_| Service::new(options, Runner::Simulated(Simulated::new(simulation, parse)), Arc::clone(&dials));
     run_all((0..workers).map(one).collect::<Result<_, _>>()?)
 }
 
@@ -175,6 +196,10 @@ impl Service {
             to_self,
             good_address: None,
             leave: None,
+            exit_hook: None,
+            walltime_ends_at: options
+                .walltime_left
+                .map(|seconds| clock::boot_milliseconds().saturating_add(seconds.saturating_mul(1000))),
         };
         Ok((service, from_server))
     }
@@ -206,12 +231,20 @@ impl Service {
             let actions = self.session.on_tick(now);
             self.carry_out(actions);
         }
-        let (code, reason) = self.leave.take().unwrap_or_default();
+        let (code, mut reason) = self.leave.take().unwrap_or_default();
         self.runner.kill_descendants(PATIENCE, clock::boot_milliseconds());
         // What was said last must reach the server: the connection ends when all is written.
         drop(self.outgoing.take());
         if let Some(connection) = self.connection.take() {
             let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+        }
+        if let Some(ExitHook { line, environment }) = &self.exit_hook {
+            let now = clock::boot_milliseconds();
+            let left = self.walltime_ends_at.map(|end| Duration::from_millis(end.saturating_sub(now)));
+            if let Err(trouble) = exit_hook::run(line, &reason, environment, left).await {
+                reason = format!("{reason}; {trouble}");
+            }
+            self.runner.kill_descendants(PATIENCE, clock::boot_milliseconds());
         }
         Ok((code, reason))
     }
@@ -227,6 +260,9 @@ impl Service {
             FromServer::Messages(messages) => {
                 let mut actions = Vec::new();
                 for message in messages {
+                    if let ServerMessage::TimeLeft { seconds } = &message {
+                        self.walltime_ends_at = Some(now.saturating_add(seconds.saturating_mul(1000)));
+                    }
                     let more = self.session.on_message(message, now);
                     // Each message's actions before the next message: a start must be known to a kill.
                     self.carry_out(more);

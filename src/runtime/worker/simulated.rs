@@ -4,13 +4,12 @@
 
 use super::Millis;
 use super::action::TaskStart;
-use super::executor::Render;
 use super::launch::StartError;
 use super::limits::Deadlines;
+use super::prepared::{Argv, ParseTemplate};
 use crate::runtime::ids::{RunId, TaskId};
-use crate::runtime::protocol::{Command, EndReport, Outcome, Usage};
+use crate::runtime::protocol::{EndReport, Outcome, Usage};
 use bstr::{BString, ByteSlice};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -38,18 +37,14 @@ impl FromStr for Simulation {
     }
 }
 
-impl Simulation {
-    fn duration(self, argv: &[BString]) -> Millis {
-        let duration = match (self, argv) {
-            (Self::Each(duration), _) => Some(duration),
-            (Self::Sleep, [program, seconds]) if program.rsplit_str(b"/").next() == Some(b"sleep") => {
-                let seconds: Option<f64> = seconds.to_str().ok().and_then(|text| text.parse().ok());
-                seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            }
-            (Self::Sleep, _) => None,
-        };
-        duration.map_or(0, |duration| Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX))
+/// Returns how long `sleep SECONDS` would take; no time for anything else.
+fn sleeps(argv: &[BString]) -> Duration {
+    let [program, seconds] = argv else { return Duration::ZERO };
+    if program.rsplit_str(b"/").next() != Some(b"sleep") {
+        return Duration::ZERO;
     }
+    let seconds: Option<f64> = seconds.to_str().ok().and_then(|text| text.parse().ok());
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default()
 }
 
 #[derive(Debug)]
@@ -64,27 +59,28 @@ struct Pretended {
 #[derive(Debug)]
 pub(super) struct Simulated {
     simulation: Simulation,
-    render: Render,
+    parse: ParseTemplate,
     running: BTreeMap<RunId, Pretended>,
     ends: Deadlines,
 }
 
 impl Simulated {
-    pub(super) fn new(simulation: Simulation, render: Render) -> Self {
-        Self { simulation, render, running: BTreeMap::new(), ends: Deadlines::default() }
+    pub(super) fn new(simulation: Simulation, parse: ParseTemplate) -> Self {
+        Self { simulation, parse, running: BTreeMap::new(), ends: Deadlines::default() }
     }
 
     /// Begins a run, as [`Executor::start`](super::Executor::start) does.
     pub(super) fn start(&mut self, start: &TaskStart, now: Millis) -> Result<(), StartError> {
         let TaskStart { task, run, variant, place: _, body, input } = start;
         let (task, run) = (*task, *run);
-        let argv = match &body.command {
-            Command::Argv(words) => Cow::Borrowed(words),
-            Command::Template(template) => Cow::Owned(
-                (self.render)(template, input, task.element).map_err(|message| StartError::Template { message })?,
-            ),
+        let duration = match self.simulation {
+            Simulation::Each(duration) => duration,
+            Simulation::Sleep => match Argv::of_body(body, self.parse)? {
+                Argv::Fixed(words) => sleeps(&words),
+                Argv::Template(render) => sleeps(&render(input, task.element)),
+            },
         };
-        let duration = self.simulation.duration(&argv);
+        let duration = Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX);
         let limit = super::launch::time_limit(body);
         let (duration, outcome) = match limit {
             Some(limit) if limit < duration => (limit, Outcome::TimeLimit),
@@ -142,7 +138,7 @@ impl Simulated {
 mod tests {
     use super::*;
     use crate::runtime::ids::ArrayId;
-    use crate::runtime::protocol::{Body, Indexes, Output, Place, Request};
+    use crate::runtime::protocol::{Body, Command, Indexes, Output, Place, Request};
     use std::sync::Arc;
 
     const TASK: TaskId = TaskId { array: ArrayId(1), element: 0 };
@@ -164,23 +160,27 @@ mod tests {
     }
 
     fn simulated(how: &str) -> Simulated {
-        Simulated::new(how.parse().unwrap(), |template, _, _| Ok(vec!["sleep".into(), template.clone()]))
+        Simulated::new(how.parse().unwrap(), |template| {
+            let template = template.clone();
+            Ok(Box::new(move |_, _| vec!["sleep".into(), template.clone()]))
+        })
+    }
+
+    fn start(runs: &mut Simulated, run: RunId, body: Body, now: Millis) {
+        let body = Arc::new(body);
+        let start = TaskStart { task: TASK, run, variant: 0, place: Place::default(), body, input: Vec::new() };
+        runs.start(&start, now).unwrap();
     }
 
     fn outcomes(reports: Vec<EndReport>) -> Vec<(u64, Outcome)> {
         reports.into_iter().map(|report| (report.run.0, report.outcome)).collect()
     }
 
-    fn start(run: u64, body: Body) -> TaskStart {
-        let (body, place) = (Arc::new(body), Place::default());
-        TaskStart { task: TASK, run: RunId(run), variant: 0, place, body, input: Vec::new() }
-    }
-
     #[test]
     fn ends_come_when_they_are_due() {
         let mut runs = simulated("20ms");
-        runs.start(&start(1, body(&["sleep", "9"])), 100).unwrap();
-        runs.start(&start(2, body(&["true"])), 90).unwrap();
+        start(&mut runs, RunId(1), body(&["sleep", "9"]), 100);
+        start(&mut runs, RunId(2), body(&["true"]), 90);
         assert_eq!(runs.next_end(), Some(110));
         assert_eq!(outcomes(runs.ended(109)), []);
         assert_eq!(outcomes(runs.ended(110)), [(2, Outcome::Finished)]);
@@ -192,10 +192,10 @@ mod tests {
     #[test]
     fn a_sleep_takes_its_time_and_nothing_else_does() {
         let mut runs = simulated("sleep");
-        runs.start(&start(1, body(&["/bin/sleep", "1.5"])), 0).unwrap();
-        runs.start(&start(2, body(&["sleepy", "1.5"])), 0).unwrap();
-        runs.start(&start(3, body(&["sleep", "-1"])), 0).unwrap();
-        runs.start(&start(4, Body { command: Command::Template("2".into()), ..body(&[]) }), 0).unwrap();
+        start(&mut runs, RunId(1), body(&["/bin/sleep", "1.5"]), 0);
+        start(&mut runs, RunId(2), body(&["sleepy", "1.5"]), 0);
+        start(&mut runs, RunId(3), body(&["sleep", "-1"]), 0);
+        start(&mut runs, RunId(4), Body { command: Command::Template("2".into()), ..body(&[]) }, 0);
         assert_eq!(outcomes(runs.ended(0)), [(2, Outcome::Finished), (3, Outcome::Finished)]);
         assert_eq!(outcomes(runs.ended(1_500)), [(1, Outcome::Finished)]);
         assert_eq!(outcomes(runs.ended(2_000)), [(4, Outcome::Finished)]);
@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn limits_kills_and_interruptions_count() {
         let mut runs = simulated("1h");
-        runs.start(&start(1, Body { time_limit_seconds: Some(2), ..body(&["x"]) }), 0).unwrap();
-        runs.start(&start(2, body(&["x"])), 0).unwrap();
-        runs.start(&start(3, body(&["x"])), 0).unwrap();
+        start(&mut runs, RunId(1), Body { time_limit_seconds: Some(2), ..body(&["x"]) }, 0);
+        start(&mut runs, RunId(2), body(&["x"]), 0);
+        start(&mut runs, RunId(3), body(&["x"]), 0);
         assert_eq!(outcomes(runs.ended(2_000)), [(1, Outcome::TimeLimit)]);
         runs.kill(RunId(2), 2_001);
         runs.kill(RunId(9), 2_001);

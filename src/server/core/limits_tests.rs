@@ -135,6 +135,22 @@ fn arguments_and_environment_together_are_bounded() {
 }
 
 #[test]
+fn a_rendered_command_is_bounded() {
+    // Each placeholder stands for the value and a space.
+    let template = "{} ".repeat(129) + "{}";
+    let fits = (RENDERED_BYTES_MAX - 129) / 130 - 1;
+    assert!(fits < ARGUMENT_BYTES_MAX);
+    for (bytes, fine) in [(fits, true), (fits + 1, false)] {
+        let refusal = submit(&mut core(), |it| {
+            it.body.command = Command::Template(template.clone().into());
+            it.body.indexes = Indexes::Range { first: 1, count: 1, step: 1 };
+            it.inputs = vec![vec![BString::from(vec![b'x'; bytes])]];
+        });
+        assert_eq!(refusal.is_none(), fine, "{refusal:?}");
+    }
+}
+
+#[test]
 fn a_name_is_bounded_and_has_no_control_characters() {
     bounded_at("255", NAME_BYTES_MAX, |it, bytes| it.body.name = "x".repeat(bytes));
     for name in ["a\nb", "\u{1b}[2J", "\u{7f}", "\u{9b}1m"] {

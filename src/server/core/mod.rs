@@ -8,7 +8,7 @@ mod details;
 mod jobs;
 mod requests;
 mod restore;
-mod view;
+pub(in crate::server) mod view;
 mod workers;
 
 #[cfg(test)]

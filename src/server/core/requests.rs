@@ -17,6 +17,8 @@ use std::time::Duration;
 const ARGUMENT_BYTES_MAX: usize = 128 << 10;
 /// Arguments and environment of one task together.
 const COMMAND_BYTES_MAX: usize = 2 << 20;
+/// A template with its input values: far more than the system runs, and little enough to be shown.
+const RENDERED_BYTES_MAX: usize = 16 << 20;
 const NAME_BYTES_MAX: usize = 255;
 const DEPENDENCIES_MAX: usize = 100_000;
 const TASKS_MAX: u64 = 100_000_000;
@@ -218,7 +220,15 @@ impl Core {
             Command::Argv(words) if words.is_empty() => return Err("there is no command to run".to_owned()),
             Command::Argv(words) => (words.as_slice(), 0),
             Command::Template(template) => {
-                crate::template::Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
+                let parsed = crate::template::Template::parse(template.as_ref()).map_err(|error| error.to_string())?;
+                let sizes = submission.inputs.iter().map(|values| parsed.rendered_bytes_max(values));
+                if let Some(long) = sizes.max().filter(|bytes| *bytes > RENDERED_BYTES_MAX) {
+                    return Err(format!(
+                        "a command would have {} MiB with its input values; at most {}",
+                        long >> 20,
+                        RENDERED_BYTES_MAX >> 20
+                    ));
+                }
                 (std::slice::from_ref(template), body.indexes.count() as usize)
             }
         };

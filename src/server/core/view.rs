@@ -18,7 +18,7 @@ const PAGE_MAX: u32 = 1_000;
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Says how a task ended.
-pub(super) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
+pub(in crate::server) fn end_words(end: &End, label: impl Fn(TaskId) -> String) -> String {
     match end {
         End::Finished => "finished".to_owned(),
         End::Failed(Outcome::Failed { code }) => format!("exit code {code}"),
@@ -194,6 +194,8 @@ impl Core {
                     End::Finished => exit_code = Some(0),
                     End::Failed(Outcome::Failed { code }) => exit_code = Some(*code),
                     End::Failed(Outcome::Signalled { signal: number }) => signal = Some(*number),
+                    // As it was done, and as a shell would say it.
+                    End::Failed(Outcome::MemoryLimit { .. }) => signal = Some(nix::sys::signal::Signal::SIGKILL as i32),
                     _ => {}
                 }
                 (*end != End::Finished).then(|| end_words(end, |task| self.task_label(task)))
