@@ -20,8 +20,8 @@ demo-slurm: build ## the same on a real Slurm (as root: started for it and stopp
 test: ## everything that CI runs
 	@tests/run
 
-bench: build ## tasks per second against xargs, start-up time, memory: prints a table
-	@python3 benches/spine.py
+bench: build ## dcluster and its peers in one run: prints tables, writes docs/benchmarks.md (20 min)
+	@benches/run
 
 build: ## the release binary
 	@tests/need --compiler

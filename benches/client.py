@@ -10,7 +10,7 @@ import uuid
 
 import msgpack
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Client:
@@ -22,7 +22,9 @@ class Client:
         self.last = 0
         self.unread = []
         self._send([{"Hello": {"protocol": PROTOCOL, "version": "bench"}}])
-        assert "Welcome" in self._receive()
+        answer = self._receive()
+        if "Welcome" not in answer:
+            raise RuntimeError(answer["Reply"]["reply"]["Error"]["what"])
 
     def close(self):
         self.socket.close()
@@ -89,7 +91,7 @@ def submission(argv, count=1, cores=1, priority=0, after=(), quiet=True):
         "cwd": b"/",
         "stdout": null if quiet else "Default",
         "stderr": null if quiet else "Default",
-        "request": {"cores": cores},
+        "needs": {"variants": [{"cores": cores}]},
         "indexes": "Single" if count == 1 else {"Range": {"first": 1, "count": count, "step": 1}},
         "umask": 0o022,
     }

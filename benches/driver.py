@@ -10,19 +10,31 @@ log of the session. Started by session.py with the peer's own interpreter.
 import importlib
 import json
 import os
+import queue
 import sys
+import threading
 import traceback
 
+import machine
 from peers import Unsupported
+
+
+def read(requests):
+    """Reads requests in a thread of its own: when whoever asks is gone, all that was started ends with us."""
+    for line in sys.stdin:
+        requests.put(json.loads(line))
+    machine.end_all(os.environ[machine.MARK])
+    os._exit(1)
 
 
 def main():
     name, folder = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    requests = queue.SimpleQueue()
+    threading.Thread(target=read, args=(requests,), daemon=True).start()
     peer = importlib.import_module(f"peers.{name}").Peer(folder)
-    for line in sys.stdin:
-        request = json.loads(line)
+    while request := requests.get():
         try:
             answer = {"ok": getattr(peer, request["call"])(**request["args"])}
         except Unsupported as why:

@@ -13,6 +13,18 @@ from session import Failed, Session
 
 SYSTEMS = ("xargs", "parallel", "dcluster", "hyperqueue", "dask", "parsl", "ray")
 CORES = 2
+# Seconds that `xargs -P2` takes for one `true` on a machine that is not slow; the sizes below are for it.
+USUAL_SECONDS = 0.8e-3
+
+
+def scale(quick):
+    """By how much loads are made smaller: 1, less on a slow or busy machine, so that a run ends in time."""
+    with Session("xargs") as session:
+        session.ask("start", 60, cores=CORES)
+        seconds = min(session.ask("flat", 60, n=300)["seconds"] / 300 for _ in range(3))
+    found = max(0.05, min(1.0, USUAL_SECONDS / seconds)) * (0.1 if quick else 1)
+    say(f"bench: a process takes {1e6 * seconds:,.0f} µs; loads are of {100 * found:.0f} % of their full size")
+    return found
 
 
 class Results:
@@ -44,18 +56,34 @@ def say(text):
 
 
 class Part:
-    """What the parts share: a session's calls, kept as figures."""
+    """What the parts share: a session's calls, kept as figures, and the minutes a part may take."""
+
+    MINUTES = 3
 
     def __init__(self, results, options):
         self.results, self.options = results, options
+        self.deadline = time.monotonic() + 60 * self.MINUTES
+
+    def run_all(self):
+        """Rounds, until the time of this part is used up; there is always one."""
+        for number in range(self.options.rounds):
+            if number and time.monotonic() > self.deadline:
+                say(f"  no time for round {number + 1}")
+                return
+            say(f"{type(self).__name__.lower()}, round {number + 1} of {self.options.rounds}")
+            self.run(number)
+
+    def size(self, n, least=10):
+        """A number of tasks, scaled."""
+        return max(least, int(n * self.options.scale))
 
     @contextlib.contextmanager
     def session(self, system, cores=CORES, start="start"):
         """A session in which the system is up; `None` when it does not come up."""
         with Session(system) as session:
-            begin = time.perf_counter()
             try:
                 self.results.versions[system] = session.ask("version", 60)
+                begin = time.perf_counter()
                 if start == "start":
                     session.ask("start", 90, cores=cores)
                 else:
@@ -68,30 +96,27 @@ class Part:
                 session.failed = None
             yield session
 
-    def figure(self, row, session, call, limit, value, **args):
+    def figure(self, row, session, call, patience, value, **args):
         """Asks a session and keeps `value(answer)`. Returns the answer, or None when there was none."""
         try:
             if session.failed:
                 raise Failed(session.failed)
-            answer = session.ask(call, limit, **args)
+            answer = session.ask(call, patience, **args)
         except Failed as why:
             self.results.fail(row, session.peer, str(why))
             # A session that was ended has lost what was started in it.
             if session.process is None:
                 session.failed = session.failed or f"ended at `{row}`: {why}"
             return None
-        more = {key: answer[key] for key in ("cpu", "turn", "answer", "tasks", "n") if key in answer} if isinstance(
-            answer, dict) else {}
-        more |= {"n": args["n"]} if "n" in args else {}
+        more = {"n": args["n"]} if "n" in args else {}
+        if isinstance(answer, dict):
+            more |= {key: answer[key] for key in ("cpu", "turn", "answer", "tasks") if key in answer}
         kept = value(answer)
         self.results.keep(row, session.peer, kept, **more)
-        say(f"  {session.peer:12}{row}: {kept:,.4g}" if isinstance(kept, float | int) else "")
+        if isinstance(kept, dict):
+            kept = ", ".join(f"{key} {item:,.4g}" for key, item in kept.items())
+        say(f"  {session.peer:12}{row}: {kept if isinstance(kept, str) else f'{kept:,.4g}'}")
         return answer
-
-
-def best(values):
-    """The best of several seconds."""
-    return min(values)
 
 
 def middle(values):
@@ -113,15 +138,11 @@ class Tasks(Part):
         "layers": {"dcluster": [20, 100]},
     }
     LIMIT = 40
+    MINUTES = 5
 
-    def run(self):
-        for number in range(self.options.rounds):
-            say(f"tasks, round {number + 1} of {self.options.rounds}")
-            for system in self.options.systems:
-                self.round(system, number)
-
-    def size(self, n):
-        return max(10, n // 10) if self.options.quick else n
+    def run(self, number):
+        for system in self.options.systems:
+            self.round(system, number)
 
     def round(self, system, number):
         def rate(answer):
@@ -144,14 +165,15 @@ class Tasks(Part):
             if system not in ("xargs", "parallel") and number < 2:
                 for shape, sizes in self.GRAPHS.items():
                     size = [*sizes.get(system, sizes["dcluster"])]
-                    size[0] = size[0] // 10 if self.options.quick and shape != "tree" else size[0]
-                    size[0] = 64 if self.options.quick and shape == "tree" else size[0]
+                    size[0] = self.size(size[0], 2)
+                    if shape == "tree":
+                        size[0] = 1 << max(2, size[0].bit_length() - 1)
                     self.figure(shape, session, "graph", self.LIMIT, rate, shape=shape, size=size)
             if number == 0 and system not in ("xargs", "parallel"):
                 self.rest(session)
 
     def first(self, session):
-        """From nothing to the first result: the start of the client's Python is not in it."""
+        """From nothing to the first result: the client's Python has started and imported the library before."""
         begin = time.perf_counter()
         try:
             if session.failed:
@@ -187,15 +209,13 @@ class Scheduling(Part):
 
     SHAPES = {"1 × 2": (1, 2, 100_000), "1 × 64": (1, 64, 100_000), "16 × 128": (16, 128, 500_000)}
 
-    def run(self):
-        for number in range(self.options.rounds):
-            say(f"scheduling, round {number + 1} of {self.options.rounds}")
-            for row, (workers, cores, n) in self.SHAPES.items():
-                with self.session("dcluster", start="start_empty") as session:
-                    n = n // 20 if self.options.quick else n
-                    joined = self.figure(f"join {row}", session, "join", 30, float, workers=workers, cores=cores)
-                    if joined is not None:
-                        self.figure(row, session, "pretend", 40, lambda answer: answer["seconds"], n=n)
+    def run(self, number):
+        for row, (workers, cores, n) in self.SHAPES.items():
+            with self.session("dcluster", start="start_empty") as session:
+                joined = self.figure(f"join {row}", session, "join", 30, float, workers=workers, cores=cores)
+                if joined is not None:
+                    n = self.size(n)
+                    self.figure(row, session, "pretend", 40, lambda answer: answer["seconds"], n=n)
 
 
 class Memory(Part):
@@ -203,7 +223,7 @@ class Memory(Part):
 
     SIZES = (10_000, 100_000, 1_000_000)
 
-    def run(self):
+    def run_all(self):
         sizes = self.SIZES[:2] if self.options.quick else self.SIZES
         for n in sizes:
             say(f"memory, {n:,} tasks")
@@ -226,7 +246,7 @@ class Memory(Part):
 class Mix(Part):
     """The hard mix, against the bounds and HyperQueue."""
 
-    def run(self):
+    def run_all(self):
         for system in ("dcluster", "hyperqueue"):
             if system not in self.options.systems:
                 continue
@@ -250,13 +270,13 @@ class Workers(Part):
 
     SIZES = (100, 1_000, 10_000)
 
-    def run(self):
+    def run_all(self):
         for workers in self.SIZES[:2] if self.options.quick else self.SIZES:
             say(f"workers, {workers:,}")
             with self.session("dcluster", start="start_empty") as session:
                 seconds = 5 if self.options.quick else 10
                 args = {"workers": workers, "seconds": seconds}
-                self.figure(f"workers {workers}", session, "busy", 120, lambda answer: answer, **args)
+                self.figure(f"workers {workers}", session, "busy", 180, lambda answer: answer, **args)
 
 
 PARTS = {"tasks": Tasks, "scheduling": Scheduling, "memory": Memory, "mix": Mix, "workers": Workers}

@@ -13,7 +13,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from figures import Figures
 from report import PEERS, SYSTEM_NAMES
@@ -135,6 +135,7 @@ def memory(data, path):
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(number))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("tasks that wait")
     axes.set_title("Resident memory of the server, MB (less is better)", loc="left", fontsize=10)
     axes.grid(axis="y", color="#e2e8f0")

@@ -18,6 +18,7 @@ Written by `make bench` on {date}, dcluster at commit {commit}, in {minutes:.0f}
 
 - Machine: {machine}. Every system has {cores} cores. Load of the machine before: {load:.1f}.
 - All systems run on it in the same run, in turn, {rounds} rounds (graphs 2, the rest 1); the best round counts.
+- Loads are of {percent:.0f} % of their full size: less than 100 on a machine that is slow or busy.
 - A peer that hangs, fails or has no such feature is shown with the reason.
 - Ratios compare within a row or column; the text before the table says which way is better.
 {quick}
@@ -40,7 +41,7 @@ def page(results):
     data = Figures(results["parts"])
     versions = "\n".join(f"| {SYSTEM_NAMES[name]} | {version} |" for name, version in results["versions"].items())
     quick = "- **A quick run: figures are rough.**\n" if meta["quick"] else ""
-    head = HEAD.format(**meta | {"quick": quick, "versions": versions})
+    head = HEAD.format(**meta | {"quick": quick, "percent": 100 * meta["scale"], "versions": versions})
     sections = [targets, commands, scheduling, latency, graphs, mix, memory, workers, idle, pauses]
     return "\n".join([head] + [text for section in sections if (text := section(data))])
 

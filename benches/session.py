@@ -41,7 +41,8 @@ class Session:
         except OSError as error:
             raise Failed(str(error)) from None
         env = {k: v for k, v in os.environ.items() if not k.startswith("DCLUSTER") or k == "DCLUSTER"}
-        env[machine.MARK] = self.token
+        env |= {machine.MARK: self.token, "PYTHONPATH": HERE}
+        env["PATH"] = os.path.dirname(interpreter) + os.pathsep + env.get("PATH", "")
         self.log = open(os.path.join(self.folder, "log"), "wb")
         self.process = subprocess.Popen(
             [interpreter, "-B", os.path.join(HERE, "driver.py"), self.peer, self.folder],
@@ -49,8 +50,8 @@ class Session:
             start_new_session=True,
         )
 
-    def ask(self, call, limit, **args):
-        """Calls a method of the peer; raises Failed when it does not answer within `limit` seconds.
+    def ask(self, call, patience, **args):
+        """Calls a method of the peer; raises Failed when it does not answer within `patience` seconds.
 
         A driver that was too late is ended: the next call starts another.
         """
@@ -62,13 +63,13 @@ class Session:
             self.process.stdin.flush()
         except OSError:
             raise self._gone() from None
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + patience
         answer = b""
         while not answer.endswith(b"\n"):
             ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
             if not ready:
                 self._kill()
-                raise Failed(f"not done after {limit:.0f} s")
+                raise Failed(f"not done after {patience:.0f} s")
             part = os.read(self.process.stdout.fileno(), 1 << 16)
             if not part:
                 raise self._gone()

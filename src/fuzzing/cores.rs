@@ -40,6 +40,8 @@ fn new_core() -> Core {
         exclude: None,
         directives: Vec::new(),
         prologue: String::new(),
+        pin: false,
+        on_exit: None,
         drain_lead_seconds: 60,
     };
     let spec = Spec {

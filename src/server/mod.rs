@@ -28,7 +28,7 @@ use crate::backends::{self, Backend};
 use crate::cluster::{Folder, Identity};
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{ClientReply, Reply, Request};
-use crate::runtime::disk::RealDisk;
+use crate::runtime::disk::{Disk, RealDisk};
 use crate::runtime::journal::{self, Journal, Limits};
 use crate::runtime::lease::LeaseState;
 use crate::runtime::protocol::{WorkerHello, WorkerMessage};
@@ -189,14 +189,33 @@ pub fn replay(
             .fix(format!("dcluster journal check{option}  (says what is lost)"))
             .fix(format!("dcluster journal repair{option}  (saves the rest; keeps the damaged files)"))
     };
-    let recovered = journal::recover(disk, &identity.id, before).map_err(|error| damaged(error.to_string()))?;
+    replay_journal(disk, &identity.id, before, core).map_err(|why| match why {
+        Unreadable::Newer(_) => refused(why.to_string()).why("a newer dcluster wrote it").fix("use that version"),
+        _ => damaged(why.to_string()),
+    })
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Journal(#[from] journal::JournalError),
+    #[error("a record of an unknown kind: {0}")]
+    Newer(#[from] rmp_serde::decode::Error),
+    #[error(transparent)]
+    Senseless(#[from] crate::runtime::scheduler::RestoreError),
+}
+
+/// The same on any disk.
+fn replay_journal<D: Disk>(
+    disk: &D,
+    cluster_id: &str,
+    before: Option<&LeaseState>,
+    core: &mut Core,
+) -> Result<journal::Position, Unreadable> {
+    let recovered = journal::recover(disk, cluster_id, before)?;
     for bytes in &recovered.records {
-        let record = Record::decode(bytes).map_err(|error| {
-            refused(format!("a record of an unknown kind: {error}"))
-                .why("a newer dcluster wrote it")
-                .fix("use that version")
-        })?;
-        core.replay(record).map_err(|error| damaged(error.to_string()))?;
+        core.replay(Record::decode(bytes)?)?;
     }
     Ok(recovered.position)
 }

@@ -28,6 +28,8 @@ fn core() -> Core {
         exclude: None,
         directives: Vec::new(),
         prologue: String::new(),
+        pin: false,
+        on_exit: None,
         drain_lead_seconds: 60,
     };
     let spec = Spec {

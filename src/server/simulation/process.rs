@@ -9,8 +9,8 @@ use crate::config::spec::{BackendKind, PoolSpec, Spec};
 use crate::runtime::journal::{self, Journal, JournalError, Limits};
 use crate::runtime::lease::{self, Claim, Evidence, Holder, Lease, LeaseState, Reason, ServerState, Verdict};
 use crate::server::core::{Core, CoreOptions, Output, Turn};
-use crate::server::record::Record;
 use crate::server::takeover::Watch;
+use crate::server::{Unreadable, replay_journal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -81,6 +81,8 @@ pub(super) fn spec() -> Spec {
         exclude: None,
         directives: Vec::new(),
         prologue: String::new(),
+        pin: false,
+        on_exit: None,
         drain_lead_seconds: 10,
     };
     Spec {
@@ -104,13 +106,6 @@ fn options(epoch: u32, jobs_per_submit: u32) -> CoreOptions {
         pid: 1,
         jobs_per_submit,
     }
-}
-
-fn replay(records: &[Vec<u8>], core: &mut Core) -> Result<(), String> {
-    for bytes in records {
-        core.replay(Record::decode(bytes).map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    }
-    Ok(())
 }
 
 /// Everything from the claim to the first base, as `Server::start` does it.
@@ -146,7 +141,11 @@ impl Start {
             Err(error) => return Err(refused(error.to_string())),
         };
         let mut core = Core::new(options(epoch, self.jobs_per_submit), self.clocks.read());
-        replay(&found.records, &mut core).map_err(refused)?;
+        let position = match replay_journal(&disk, CLUSTER, before.as_ref(), &mut core) {
+            Ok(position) => position,
+            Err(Unreadable::Journal(error @ JournalError::Io { .. })) => return Err(says(&error)),
+            Err(error) => return Err(refused(error.to_string())),
+        };
         let now = self.clocks.read();
         let mut out = Output::default();
         let turn = core.begin_turn();
@@ -157,8 +156,8 @@ impl Start {
         }
         out.records.clear();
         let base = core.snapshot();
-        let journal = Journal::start(disk, CLUSTER, epoch, found.position, base.encoded(), LIMITS)
-            .map_err(|error| says(&error))?;
+        let journal =
+            Journal::start(disk, CLUSTER, epoch, position, base.encoded(), LIMITS).map_err(|error| says(&error))?;
         let (torn, unfinished) = (found.torn_bytes > 0, !found.unfinished.is_empty());
         Ok(Started { core, out, turn, journal, lease, torn, unfinished })
     }
@@ -446,8 +445,7 @@ impl World {
     pub(super) fn durable_core(&self) -> Core {
         let image = self.disk.lock().expect("one thread").image(|_| false, &[]);
         let mut core = self.core(u32::MAX >> 8);
-        let found = journal::recover(&image, CLUSTER, None).expect("what is durable is whole");
-        replay(&found.records, &mut core).expect("what is durable makes sense");
+        replay_journal(&image, CLUSTER, None, &mut core).expect("what is durable is whole");
         core
     }
 }
