@@ -12,7 +12,6 @@ pub(super) const REQUIRED: &[&str] = &[
     "take-over by proof: rebooted",
     "the other server is alive",
     "a claim was lost to a rival",
-    "overtaken between claim and service",
     "two servers at once",
     "a server sleeps while another one takes over",
     "take-over while a frame is in flight",
@@ -80,6 +79,7 @@ pub(super) const REQUIRED: &[&str] = &[
 
 /// Worth knowing, and too rare for a hundred seeds.
 const RARE: &[&str] = &[
+    "overtaken between claim and service",
     "a submission by a server that was overtaken",
     "a task lost three workers",
     "a worker does not obey an older server",

@@ -313,6 +313,10 @@ impl World {
                 match peer {
                     Peer::Machine(_) => match self.read_at_server::<WorkerMessage>(id) {
                         Some(Read::Messages(messages)) => {
+                            // As the listener does, whatever the core waits for.
+                            if messages.contains(&WorkerMessage::Heartbeat) {
+                                self.transmit(id, true, &[ServerMessage::Heartbeat]);
+                            }
                             for message in messages {
                                 let first =
                                     !std::mem::replace(&mut self.links.get_mut(&id).expect("just read").greeted, true);
