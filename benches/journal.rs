@@ -41,6 +41,8 @@ fn spec() -> Spec {
         directives: Vec::new(),
         prologue: String::new(),
         drain_lead_seconds: 60,
+        pin: false,
+        on_exit: None,
     };
     Spec {
         backend: BackendKind::Local,

@@ -163,14 +163,23 @@ class Tasks(Part):
                 self.figure("calls", session, "calls", self.LIMIT, rate, n=self.size(self.CALLS[system]))
             # The slow ones only twice: once would be chance, three times would take too long.
             if system not in ("xargs", "parallel") and number < 2:
-                for shape, sizes in self.GRAPHS.items():
-                    size = [*sizes.get(system, sizes["dcluster"])]
-                    size[0] = self.size(size[0], 2)
-                    if shape == "tree":
-                        size[0] = 1 << max(2, size[0].bit_length() - 1)
-                    self.figure(shape, session, "graph", self.LIMIT, rate, shape=shape, size=size)
+                self.graphs(session)
             if number == 0 and system not in ("xargs", "parallel"):
                 self.rest(session)
+        if system == "dcluster" and number < 2:
+            with self.session(system, start="start_empty") as session:
+                self.figure("join", session, "join", 30, float, workers=1, cores=CORES)
+                self.graphs(session, ", simulated")
+
+    def graphs(self, session, way=""):
+        """All shapes."""
+        for shape, sizes in self.GRAPHS.items():
+            size = [*sizes.get(session.peer, sizes["dcluster"])]
+            size[0] = self.size(size[0], 2)
+            if shape == "tree":
+                size[0] = 1 << max(2, size[0].bit_length() - 1)
+            self.figure(shape + way, session, "graph", self.LIMIT, lambda answer: answer["seconds"], shape=shape,
+                        size=size)
 
     def first(self, session):
         """From nothing to the first result: the client's Python has started and imported the library before."""

@@ -158,13 +158,15 @@ def graphs(data):
         "layers": "random layers (seed 4)",
     }
     systems = [name for name in ("dcluster", *PEERS) if any(data.get("tasks", shape, name) for shape in names)]
+    columns = [(name, "", SYSTEM_NAMES[name]) for name in systems]
+    columns[1:1] = [("dcluster", ", simulated", "dcluster, simulated")]
     rows = []
     for shape, name in names.items():
         ours = data.per_task("tasks", shape, "dcluster")
         cells = [name]
-        for system in systems:
-            each = data.per_task("tasks", shape, system)
-            figure = data.get("tasks", shape, system)
+        for system, way, _ in columns:
+            each = data.per_task("tasks", shape + way, system)
+            figure = data.get("tasks", shape + way, system)
             if each is None:
                 cells.append((figure or {}).get("failed", ""))
                 continue
@@ -176,7 +178,8 @@ def graphs(data):
     return (
         "## Graphs\n\nTime per task of the whole graph, from submission to the last end; in brackets the ratio to "
         "dcluster: above 1 it is slower. dcluster and HyperQueue start a process for each task, the others call an "
-        "empty Python function.\n\n" + table(("", *[SYSTEM_NAMES[name] for name in systems]), rows)
+        "empty Python function; dcluster's simulated worker (one, of 2 cores) does not even that.\n\n"
+        + table(("", *[name for _, _, name in columns]), rows)
         + "\n![Graphs](benchmarks/graphs.svg)\n"
     )
 
@@ -278,12 +281,12 @@ def idle(data):
     for system, figure in data.row("tasks", "idle memory").items():
         share = data.best("tasks", "idle share", system)
         name = system if system.startswith("dcluster") else f"{SYSTEM_NAMES[system]}, all processes"
-        rows.append((name, f"{min(figure['values']) / 1e6:,.1f} MB", f"{100 * share:.1f} %"))
+        rows.append((name, f"{min(figure['values']) / 1e6:,.1f} MB", f"{100 * share:.2f} %"))
     if not rows:
         return ""
     return (
-        "## Idle\n\nResident memory and share of one core over 5 s, two workers or cores. Memory of several processes "
-        "is added up, shared pages included.\n\n" + table(("", "memory", "of a core"), rows)
+        "## Idle\n\nResident memory and share of one core over 5 s, two workers or cores, after the loads of a round. "
+        "Memory of several processes is added up, shared pages included.\n\n" + table(("", "memory", "of a core"), rows)
     )
 
 

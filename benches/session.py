@@ -96,13 +96,13 @@ class Session:
     def idle(self, seconds=3):
         """Returns (resident bytes, share of a core) of all processes of the session but the driver, idle."""
         pids = [pid for pid in machine.marked(self.token) if self.process is None or pid != self.process.pid]
-        before = {pid: machine.cpu_seconds(pid) for pid in pids}
+        before = {pid: machine.running_seconds(pid) for pid in pids}
         time.sleep(seconds)
         resident = used = 0
         for pid in pids:
             try:
                 resident += machine.memory(pid)[0]
-                used += machine.cpu_seconds(pid) - before[pid]
+                used += machine.running_seconds(pid) - before[pid]
             except OSError:
                 pass
         return resident, used / seconds

@@ -191,10 +191,10 @@ class Peer(Base):
             if os.path.basename(words[0]).startswith("dcluster"):
                 role = next((role for role in ("server", "worker") if role in words[1:]), None)
                 if role:
-                    result[role] = [pid, machine.cpu_seconds(pid)]
+                    result[role] = [pid, machine.running_seconds(pid)]
         time.sleep(seconds)
         return {
-            role: {"memory": machine.memory(pid)[0], "share": (machine.cpu_seconds(pid) - before) / seconds}
+            role: {"memory": machine.memory(pid)[0], "share": (machine.running_seconds(pid) - before) / seconds}
             for role, (pid, before) in result.items()
         }
 

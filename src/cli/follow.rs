@@ -36,6 +36,12 @@ struct Stream {
     offset: u64,
 }
 
+/// Whether a file cannot be seen on this host, rather than not be there: not even the folders it would be in are.
+fn out_of_sight(path: &BStr) -> bool {
+    let path = Path::new(OsStr::from_bytes(path));
+    path.ancestors().take(3).all(|part| !part.exists())
+}
+
 impl Stream {
     /// Copies what is new; a file that is not there (yet, or because nothing was written) is empty.
     fn copy(&mut self, path: &BStr, out: &mut impl Write) -> std::io::Result<bool> {
@@ -59,6 +65,21 @@ impl Stream {
         out.flush()?;
         Ok(any)
     }
+
+    /// Reads the next parts through the server, not more at once than a file is read.
+    async fn ask(&mut self, client: &mut Client, task: TaskId, stderr: bool, out: &mut Vec<u8>) -> Result<(), Problem> {
+        while (out.len() as u64) < READ_BYTES {
+            match client.ask(Request::Output { task, stderr, offset: self.offset }).await? {
+                Reply::Output { bytes } if bytes.is_empty() => break,
+                Reply::Output { bytes } => {
+                    self.offset += bytes.len() as u64;
+                    out.extend_from_slice(&bytes);
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Copies both streams of a task from where they stand.
@@ -72,17 +93,35 @@ impl Tail {
         Self { out: Stream::default(), error: Stream::default() }
     }
 
-    fn copy(&mut self, info: &TaskInfo) -> Result<bool, Problem> {
-        let closed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Problem::new(Kind::OutputClosed, "output closed"),
-            _ => Problem::new(Kind::Failed, "cannot print the output").says(error.to_string()),
-        };
+    /// Prints what is new; what cannot be seen from here is asked of the server.
+    async fn copy(&mut self, info: &TaskInfo, client: Option<&mut Client>) -> Result<bool, Problem> {
+        if let Some(client) = client
+            && out_of_sight(info.stdout.as_ref())
+        {
+            let mut out = Vec::new();
+            self.out.ask(client, info.task, false, &mut out).await?;
+            let mut error = Vec::new();
+            if info.stderr != info.stdout {
+                self.error.ask(client, info.task, true, &mut error).await?;
+            }
+            std::io::stdout().lock().write_all(&out).map_err(closed)?;
+            std::io::stdout().lock().flush().map_err(closed)?;
+            std::io::stderr().lock().write_all(&error).map_err(closed)?;
+            return Ok(!out.is_empty() || !error.is_empty());
+        }
         let out = self.out.copy(info.stdout.as_ref(), &mut std::io::stdout().lock()).map_err(closed)?;
         if info.stderr == info.stdout {
             return Ok(out);
         }
         let error = self.error.copy(info.stderr.as_ref(), &mut std::io::stderr().lock()).map_err(closed)?;
         Ok(out || error)
+    }
+}
+
+fn closed(error: std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Problem::new(Kind::OutputClosed, "output closed"),
+        _ => Problem::new(Kind::Failed, "cannot print the output").says(error.to_string()),
     }
 }
 
@@ -108,7 +147,7 @@ pub(super) async fn follow(client: &mut Client, array: ArrayId, context: &Contex
             }
             let mut waits = false;
             for info in page {
-                tail.copy(&info)?;
+                tail.copy(&info, Some(client)).await?;
                 if matches!(info.kind, TaskKind::Finished | TaskKind::Failed | TaskKind::Cancelled) {
                     ends.last_code = code(&info);
                     if info.kind != TaskKind::Finished {
@@ -159,7 +198,7 @@ impl Copier {
     }
 
     /// Prints what is new; returns whether there was anything.
-    pub(super) fn copy(&mut self, info: &TaskInfo) -> Result<bool, Problem> {
-        self.0.copy(info)
+    pub(super) async fn copy(&mut self, info: &TaskInfo, client: Option<&mut Client>) -> Result<bool, Problem> {
+        self.0.copy(info, client).await
     }
 }

@@ -246,7 +246,7 @@ fn check(place: &Place, context: &Context) -> Result<u8, Problem> {
 
 /// Looks whether the records say something that can be.
 fn sense(place: &Place, read: &Recovered) -> Option<String> {
-    for bytes in &read.records {
+    for bytes in read.records.iter() {
         if let Err(error) = Record::decode(bytes) {
             return Some(format!("a record of an unknown kind: {error}; a newer dcluster may have written it"));
         }

@@ -102,7 +102,13 @@ async fn print(mut info: TaskInfo, follow: bool, source: &mut Source) -> Result<
     let mut any = false;
     loop {
         let ended = matches!(info.kind, TaskKind::Finished | TaskKind::Failed | TaskKind::Cancelled);
-        any |= copier.copy(&info)?;
+        // All there is of one that has ended, also when it comes in parts.
+        while copier.copy(&info, source.client()).await? {
+            any = true;
+            if !ended {
+                break;
+            }
+        }
         if ended || !follow {
             break;
         }

@@ -83,6 +83,14 @@ impl Source {
         }
     }
 
+    /// Returns the connection to the server, if there is one.
+    pub(super) fn client(&mut self) -> Option<&mut Client> {
+        match self {
+            Self::Live(client) => Some(client),
+            Self::Offline(_) => None,
+        }
+    }
+
     /// Returns a page and where the next one begins.
     pub(super) async fn page(
         &mut self,

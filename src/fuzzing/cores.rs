@@ -259,7 +259,7 @@ pub fn server_against_session(data: &[u8]) {
                     assert!(started.iter().all(|(_, other)| *other != run), "no run is started twice");
                     started.push((task, run));
                     session.on_started(run, now);
-                    if started.len() % 2 == 0 {
+                    if started.len().is_multiple_of(2) {
                         let usage = Usage::default();
                         session.on_ended(EndReport { task, run, outcome: Outcome::Finished, usage });
                     }

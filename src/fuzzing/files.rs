@@ -71,11 +71,11 @@ pub(super) const CLUSTER: &str = "abcd";
 pub fn journal(data: &[u8]) {
     let folder = Folder { data, names: &["1.1"] };
     if let Ok(recovered) = recover(&folder, CLUSTER, None) {
-        let bytes: usize = recovered.records.iter().map(Vec::len).sum();
+        let bytes: usize = recovered.records.iter().map(<[u8]>::len).sum();
         assert!(bytes <= data.len(), "nothing is invented");
-        for record in recovered.records {
+        for record in recovered.records.iter() {
             // A record of any other kind is refused by name.
-            let _ = crate::server::record::Record::decode(&record);
+            let _ = crate::server::record::Record::decode(record);
         }
     }
 }

@@ -47,6 +47,7 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::Failed { code: 3 },
         Outcome::Signalled { signal: 9 },
         Outcome::TimeLimit,
+        Outcome::MemoryLimit { used_bytes: 9, limit_bytes: 8 },
         Outcome::NotStarted { error: "no such file".to_owned() },
         Outcome::Killed,
         Outcome::Interrupted,
@@ -122,10 +123,13 @@ fn rich() -> Submission {
 fn from_client() -> Vec<Seed> {
     let all = || Selection::parse("2").expect("an id");
     let some = || Selection::parse("2.1-5,9").expect("ids");
+    let mut on_two_nodes = submission(2, Vec::new());
+    on_two_nodes.body.needs.nodes = 2;
     let requests = [
         Request::Status,
         Request::Submit { key: "k".to_owned(), submission: Box::new(submission(3, vec![TaskRef::Array(ArrayId(2))])) },
         Request::Submit { key: "r".to_owned(), submission: Box::new(rich()) },
+        Request::Submit { key: "n".to_owned(), submission: Box::new(on_two_nodes) },
         Request::Tasks { tasks: some(), kinds: vec![Kind::Ready, Kind::Failed], after: Some(TASK), limit: 10 },
         Request::Tasks { tasks: Vec::new(), kinds: Vec::new(), after: None, limit: 1000 },
         Request::Cancel { tasks: some() },
@@ -139,8 +143,20 @@ fn from_client() -> Vec<Seed> {
     let greeting = ClientHello { protocol: PROTOCOL_VERSION, version: "0.1.0".to_owned() };
     let mut seeds = vec![("hello", frame(&[ClientMessage::Hello(greeting)]))];
     seeds.push(("all", frame(&requests.clone().map(asked))));
-    let names =
-        ["status", "submit", "submit-rich", "tasks", "page", "cancel", "retry", "wait", "scale", "jobs", "down"];
+    let names = [
+        "status",
+        "submit",
+        "submit-rich",
+        "submit-nodes",
+        "tasks",
+        "page",
+        "cancel",
+        "retry",
+        "wait",
+        "scale",
+        "jobs",
+        "down",
+    ];
     seeds.extend(names.into_iter().zip(requests).map(|(name, request)| (name, frame(&[asked(request)]))));
     seeds
 }
@@ -159,7 +175,7 @@ fn from_server() -> Vec<Seed> {
         array: TASK.array,
         variant: 0,
         line: 16,
-        after_ends: (number % 2 == 0).then_some(0),
+        after_ends: number.is_multiple_of(2).then_some(0),
         starts: vec![start(number), start(number + 10)],
     };
     let take_back = || ServerMessage::TakeBack { runs: vec![run(2), run(12)] };

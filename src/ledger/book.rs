@@ -187,7 +187,7 @@ impl Ledger {
 
     /// Takes a record back from the journal.
     pub fn restore(&mut self, job: Job) {
-        self.next = JobSeq(self.next.0.max(job.seq.0 + 1));
+        self.next = JobSeq(self.next.0.max(job.seq.0.saturating_add(1)));
         if job.live() {
             self.live.insert(job.seq);
         } else {

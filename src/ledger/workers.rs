@@ -49,7 +49,7 @@ impl Ledger {
         let watch = self.watches.entry(seq).or_default();
         if let Some(sentinel) = watch.sentinel.take() {
             // Its script has ended and begun anew.
-            job.requeues = job.requeues.max(sentinel.restart + 1);
+            job.requeues = job.requeues.max(sentinel.restart.saturating_add(1));
             job.exit_code = None;
         }
         watch.connected = true;

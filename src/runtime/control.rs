@@ -112,6 +112,15 @@ pub enum Request {
     },
     /// Progress of a `Down` under way, or of nothing.
     Jobs,
+    /// Part of what a task has written, from its node: for a client that does not see its files.
+    Output {
+        /// The task.
+        task: TaskId,
+        /// Standard error instead of standard output.
+        stderr: bool,
+        /// First byte.
+        offset: u64,
+    },
 }
 
 /// An answer.
@@ -140,6 +149,11 @@ pub enum Reply {
     Progress(Progress),
     /// To `Scale`.
     Scaled,
+    /// To `Output`: at most [`OUTPUT_BYTES_MAX`](super::protocol::OUTPUT_BYTES_MAX); empty at the end of what there is.
+    Output {
+        /// What stands there.
+        bytes: bstr::BString,
+    },
     /// To `Down` and `Jobs`: the jobs that are left.
     Left {
         /// Jobs that may still exist.

@@ -11,6 +11,9 @@ use serde_tuple::{Deserialize_tuple, Serialize_tuple};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Most bytes of a task's output in one message.
+pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
+
 /// Version of this protocol; peers with another one are refused with both numbers.
 pub const PROTOCOL_VERSION: u32 = 2;
 
@@ -388,6 +391,13 @@ pub enum WorkerMessage {
     },
     /// A run ended; repeated after a reconnect until [`ServerMessage::Recorded`].
     Ended(EndReport),
+    /// Answer to [`ServerMessage::ReadOutput`].
+    Output {
+        /// Its number.
+        request: u64,
+        /// At most [`OUTPUT_BYTES_MAX`]; none at the end of the file, or when there is none.
+        bytes: BString,
+    },
     /// Alive. Sent every [`Welcome::heartbeat_seconds`].
     Heartbeat,
     /// Takes no new task from now on (asked to, or warned by the batch system).
@@ -522,6 +532,15 @@ pub enum ServerMessage {
     },
     /// Alive: the answer to each [`WorkerMessage::Heartbeat`], whatever the journal does.
     Heartbeat,
+    /// Read a part of a task's output file, for a client that does not see it.
+    ReadOutput {
+        /// Number of the request; the answer has the same.
+        request: u64,
+        /// The file.
+        path: BString,
+        /// First byte.
+        offset: u64,
+    },
     /// The walltime was changed or learned.
     TimeLeft {
         /// Seconds left.

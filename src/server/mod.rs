@@ -214,7 +214,7 @@ fn replay_journal<D: Disk>(
     core: &mut Core,
 ) -> Result<journal::Position, Unreadable> {
     let recovered = journal::recover(disk, cluster_id, before)?;
-    for bytes in &recovered.records {
+    for bytes in recovered.records.iter() {
         core.replay(Record::decode(bytes)?)?;
     }
     Ok(recovered.position)

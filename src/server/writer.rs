@@ -477,10 +477,11 @@ mod tests {
         let lease = read_lease(&disk).expect("lease");
         let read = recover(&disk, "id", lease.as_ref()).expect("whole");
         assert!(read.clean);
-        let last = read.records.iter().rev().find_map(|bytes| match Record::decode(bytes).expect("ours") {
+        let asked = read.records.iter().filter_map(|bytes| match Record::decode(bytes).expect("ours") {
             Record::Scaled { jobs, .. } => Some(jobs),
             _ => None,
         });
+        let last = asked.last();
         assert_eq!(last, Some(turn));
         // Each new part began with the state and not with all that led to it.
         assert!(read.records.len() < turn as usize, "{} of {turn}", read.records.len());

@@ -10,7 +10,7 @@
 use dcluster::ledger::{EndReason, Job, JobState};
 use dcluster::runtime::disk::RealDisk;
 use dcluster::runtime::ids::{ArrayId, JobName, JobSeq, NativeId, TaskId, WorkerId};
-use dcluster::runtime::journal::{Journal, Limits, Position, recover};
+use dcluster::runtime::journal::{Journal, Limits, Position, Records, recover};
 use dcluster::runtime::lease::{Claim, Holder, Lease, ServerState, claim, newest_claim, read_claim, read_lease};
 use dcluster::runtime::protocol::{
     Body, Command, Gpus, Indexes, Needs, Outcome, Output, Request, Submission, TaskRef, Usage,
@@ -225,7 +225,7 @@ fn copy(version: u32) -> (tempfile::TempDir, RealDisk) {
     (root, disk)
 }
 
-fn decoded(records: &[Vec<u8>]) -> Vec<Record> {
+fn decoded(records: &Records) -> Vec<Record> {
     records.iter().map(|bytes| Record::decode(bytes).unwrap()).collect()
 }
 

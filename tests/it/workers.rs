@@ -1,6 +1,6 @@
 //! What a worker does on its node, through the real binary.
 
-use crate::harness::{Bed, until};
+use crate::harness::{Bed, skipped, until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -97,5 +97,36 @@ fn a_killed_workers_scratch_folder_is_swept() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
     until("it is swept", || (std::fs::read_dir(&scratch).unwrap().count() == 0).then_some(()));
+    bed.leaves_nothing();
+}
+
+#[test]
+fn logs_of_a_host_that_does_not_see_the_files_come_through_the_server() {
+    let bed = Bed::up(&[]);
+    let own = ["--user", "--map-root-user", "--mount"];
+    if !bed.program("unshare").args(own).arg("true").status().is_ok_and(|status| status.success()) {
+        return skipped("no mount namespaces for users here");
+    }
+    // The same cluster as another host knows it: its keys and addresses, and a folder that is elsewhere.
+    let elsewhere = bed.root().join("elsewhere");
+    let far = elsewhere.join("default");
+    std::fs::create_dir_all(&far).unwrap();
+    std::fs::set_permissions(&far, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    for name in ["id", "access", "worker", "spec", "ca.key", "lock"] {
+        std::fs::copy(bed.folder().join(name), far.join(name)).unwrap();
+    }
+    let id = bed.submit(&[], "printf one; until test -e go; do sleep 0.01; done; echo two; echo three >&2");
+    until("it has written", || (bed.ok(&["logs", &id]) == "one").then_some(()));
+    // Out of sight: neither file nor folders are where the server says. The worker goes by its own names.
+    let mut command = bed.program("unshare");
+    let script = "mount -t tmpfs none \"$1\" && exec \"$2\" logs --follow \"$3\"";
+    let state = bed.state.to_str().unwrap();
+    command.args(own).args(["sh", "-c", script, "sh", state, crate::harness::BINARY, &id]);
+    command.env("DCLUSTER_STATE", &elsewhere);
+    let follow = bed.start(command);
+    until("the first part is there", || (follow.out() == b"one").then_some(()));
+    std::fs::write(bed.work.join("go"), "").unwrap();
+    let ran = follow.end().expect(0).says("three");
+    assert_eq!(ran.text(), "onetwo");
     bed.leaves_nothing();
 }

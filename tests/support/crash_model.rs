@@ -3,7 +3,7 @@
 
 use crate::simdisk::{Image, World};
 use dcluster::runtime::disk::{Disk, DiskFile};
-use dcluster::runtime::journal::{BuiltPart, Journal, Limits, Part, recover};
+use dcluster::runtime::journal::{BuiltPart, Journal, Limits, Part, Records, recover};
 use dcluster::runtime::lease::{Claim, Holder, Lease, LeaseError, LeaseState, claim, newest_claim, read_lease};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +24,8 @@ pub(crate) fn record(number: u32) -> Vec<u8> {
 }
 
 /// Takes records for what they are; `None` when one is none of ours.
-fn numbers(records: &[Vec<u8>]) -> Option<Vec<u32>> {
-    let number = |bytes: &Vec<u8>| {
+fn numbers(records: &Records) -> Option<Vec<u32>> {
+    let number = |bytes: &[u8]| {
         let number = u32::from_le_bytes(*bytes.first_chunk()?);
         (record(number) == *bytes).then_some(number)
     };

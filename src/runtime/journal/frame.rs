@@ -147,13 +147,16 @@ pub(super) struct TooLarge {
     pub(super) bytes: usize,
 }
 
-/// Takes a payload apart; `None` when the lengths do not add up.
-pub(super) fn unpack(mut payload: &[u8], records: &mut Vec<Vec<u8>>) -> Option<()> {
-    while !payload.is_empty() {
-        let (length, rest) = payload.split_first_chunk()?;
-        let (record, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-        records.push(record.to_vec());
-        payload = rest;
-    }
-    Some(())
+/// Takes the first record off a payload; `None` at its end, or when the length is too large for it.
+pub(super) fn first_record<'a>(payload: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = payload.split_first_chunk()?;
+    let (record, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    *payload = rest;
+    Some(record)
+}
+
+/// Returns how many records a payload has; `None` when the lengths do not add up.
+pub(super) fn count_records(mut payload: &[u8]) -> Option<usize> {
+    let records = std::iter::from_fn(|| first_record(&mut payload)).count();
+    payload.is_empty().then_some(records)
 }

@@ -4,7 +4,7 @@
 //! Called by `dcluster journal` and `server::repair`. A frame counts here when it is whole and follows the
 //! one before it, or stands behind a hole with a higher number.
 
-use super::frame::{HEADER_BYTES, Header, Kind, MAGIC, unpack};
+use super::frame::{HEADER_BYTES, Header, Kind, MAGIC, count_records, first_record};
 use super::recover::PART_LIMIT;
 use super::{JOURNAL_FOLDER, JournalError, Part};
 use crate::runtime::disk::Disk;
@@ -146,8 +146,9 @@ fn pieces(bytes: &[u8], part: Part, origin: u32) -> Vec<Piece> {
         };
         let rest = &bytes[at..];
         let frame = Header::parse(rest).filter(|header| header.part == part && follows(header)).and_then(|header| {
-            let mut records = Vec::new();
-            unpack(header.payload(rest)?, &mut records)?;
+            let mut payload = header.payload(rest)?;
+            count_records(payload)?;
+            let records = std::iter::from_fn(|| first_record(&mut payload).map(<[u8]>::to_vec)).collect();
             Some((header, records))
         });
         let Some((header, records)) = frame else {

@@ -12,7 +12,7 @@ mod recover;
 mod write;
 
 pub use frame::{HEADER_BYTES, Kind, PAYLOAD_LIMIT};
-pub use recover::{JournalError, Position, Recovered, recover};
+pub use recover::{JournalError, Position, Records, Recovered, recover};
 pub use write::{AppendError, BuiltPart, Condemned, Journal, Limits, PartPlan, StartError};
 
 use std::fmt;

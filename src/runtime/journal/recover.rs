@@ -1,10 +1,11 @@
 //! Reading: the newest part with a whole base, up to the first frame that is not whole. Read-only.
 
-use super::frame::{HEADER_BYTES, Header, Kind, MAGIC, unpack};
+use super::frame::{HEADER_BYTES, Header, Kind, MAGIC, count_records, first_record};
 use super::{JOURNAL_FOLDER, Part};
 use crate::runtime::disk::Disk;
 use crate::runtime::lease::LeaseState;
 use std::io;
+use std::ops::Range;
 
 /// Largest part that is read: a base of 10^8 tasks stays far below.
 pub(super) const PART_LIMIT: u64 = 64 << 30;
@@ -13,7 +14,7 @@ pub(super) const PART_LIMIT: u64 = 64 << 30;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recovered {
     /// Records of the base and of all whole frames after it, in order.
-    pub records: Vec<Vec<u8>>,
+    pub records: Records,
     /// Where the next server goes on.
     pub position: Position,
     /// The last server stopped by its own will.
@@ -22,6 +23,55 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// Newer parts whose base is not whole: their server died or failed before it used them.
     pub unfinished: Vec<Part>,
+}
+
+/// Records of a part, in the bytes that were read: a million of them cost no memory of their own.
+#[derive(Clone, Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    /// Payloads of the whole frames; their lengths add up.
+    payloads: Vec<Range<usize>>,
+    count: usize,
+}
+
+impl Records {
+    /// Returns them in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.payloads.iter().flat_map(|payload| {
+            let mut payload = &self.bytes[payload.clone()];
+            std::iter::from_fn(move || first_record(&mut payload))
+        })
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl PartialEq for Records {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Records {}
+
+impl<T: AsRef<[Vec<u8>]>> PartialEq<T> for Records {
+    fn eq(&self, other: &T) -> bool {
+        self.iter().eq(other.as_ref())
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 /// Where a journal ends.
@@ -90,7 +140,8 @@ pub enum JournalError {
 
 /// One part, read up to its first bad frame.
 struct Scan {
-    records: Vec<Vec<u8>>,
+    payloads: Vec<Range<usize>>,
+    count: usize,
     sequence: u64,
     whole: bool,
     closed: bool,
@@ -110,7 +161,7 @@ pub fn recover<D: Disk>(disk: &D, cluster_id: &str, lease: Option<&LeaseState>) 
     parts.sort_unstable();
 
     let mut recovered = Recovered {
-        records: Vec::new(),
+        records: Records::default(),
         position: Position::default(),
         clean: false,
         torn_bytes: 0,
@@ -123,7 +174,7 @@ pub fn recover<D: Disk>(disk: &D, cluster_id: &str, lease: Option<&LeaseState>) 
         if scan.whole {
             end = scan.end as u64;
             recovered.torn_bytes = bytes.len() as u64 - end;
-            recovered.records = scan.records;
+            recovered.records = Records { bytes, payloads: scan.payloads, count: scan.count };
             recovered.clean = scan.closed;
             recovered.position = Position { sequence: scan.sequence, source: Some(part) };
             break;
@@ -143,7 +194,7 @@ pub fn recover<D: Disk>(disk: &D, cluster_id: &str, lease: Option<&LeaseState>) 
 }
 
 fn scan(bytes: &[u8], part: Part, cluster_id: &str) -> Result<Scan, JournalError> {
-    let mut scan = Scan { records: Vec::new(), sequence: 0, whole: false, closed: false, end: 0 };
+    let mut scan = Scan { payloads: Vec::new(), count: 0, sequence: 0, whole: false, closed: false, end: 0 };
     let mut previous = part.origin(cluster_id);
     let mut first = true;
     while scan.end < bytes.len() {
@@ -161,8 +212,13 @@ fn scan(bytes: &[u8], part: Part, cluster_id: &str) -> Result<Scan, JournalError
             Kind::BaseEnd => !scan.whole,
             Kind::Batch | Kind::Mark | Kind::Close => scan.whole && !scan.closed,
         };
-        if !in_place || unpack(payload, &mut scan.records).is_none() {
+        let Some(records) = count_records(payload).filter(|_| in_place) else {
             return Err(JournalError::Foreign { part, offset: scan.end as u64 });
+        };
+        if records > 0 {
+            let from = scan.end + HEADER_BYTES;
+            scan.payloads.push(from..from + header.length);
+            scan.count += records;
         }
         scan.whole |= header.kind == Kind::BaseEnd;
         scan.closed |= header.kind == Kind::Close;

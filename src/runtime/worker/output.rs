@@ -4,12 +4,12 @@ use super::label::Label;
 use super::launch::{StartError, TaskUmask, check_nul};
 use super::spool::{self, Spool};
 use crate::runtime::ids::TaskId;
-use crate::runtime::protocol::{Body, Output};
+use crate::runtime::protocol::{Body, OUTPUT_BYTES_MAX, Output};
 use bstr::ByteSlice;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,21 @@ pub fn output_paths(body: &Body, task: TaskId, cluster_folder: &Path) -> Result<
     let places = Places::of_task(body, &Label::new(task, body), cwd, cluster_folder)?;
     let stderr = places.stderr.as_ref().unwrap_or(&places.stdout);
     Ok((places.stdout.path().to_owned(), stderr.path().to_owned()))
+}
+
+/// Returns a part of a file that a task writes; nothing if there is no such file, or no more in it.
+pub(super) fn read_part(path: &[u8], offset: u64) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut options = OpenOptions::new();
+        let mut file = never_blocking(options.read(true)).open(OsStr::from_bytes(path))?;
+        let mut bytes = Vec::new();
+        if file.metadata()?.is_file() {
+            file.seek(io::SeekFrom::Start(offset))?;
+            file.take(OUTPUT_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    };
+    read().unwrap_or_default()
 }
 
 /// Opened for one run.
@@ -283,6 +298,19 @@ mod tests {
     fn filled(template: &[u8], index: Option<u32>) -> Result<Vec<u8>, String> {
         let label = Label { id: "3.7".into(), array: "3".into(), index, name: "a_b".into() };
         render(STDOUT, template, &label).map(OsString::into_vec).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn parts_are_bounded_and_nothing_but_files_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, [vec![b'x'; OUTPUT_BYTES_MAX], b"yz".to_vec()].concat()).unwrap();
+        let part = |offset| read_part(path.as_os_str().as_bytes(), offset);
+        assert_eq!(part(0).len(), OUTPUT_BYTES_MAX);
+        assert_eq!(part(OUTPUT_BYTES_MAX as u64 + 1), b"z");
+        assert_eq!(part(u64::from(u32::MAX)), b"");
+        assert_eq!(read_part(b"/dev/zero", 0), b"");
+        assert_eq!(read_part(b"/no/such/file", 0), b"");
     }
 
     #[test]

@@ -260,8 +260,18 @@ impl Service {
             FromServer::Messages(messages) => {
                 let mut actions = Vec::new();
                 for message in messages {
-                    if let ServerMessage::TimeLeft { seconds } = &message {
-                        self.walltime_ends_at = Some(now.saturating_add(seconds.saturating_mul(1000)));
+                    match &message {
+                        ServerMessage::TimeLeft { seconds } => {
+                            self.walltime_ends_at = Some(now.saturating_add(seconds.saturating_mul(1000)));
+                        }
+                        ServerMessage::ReadOutput { request, path, offset } => {
+                            let bytes = super::output::read_part(path, *offset).into();
+                            self.carry_out(vec![WorkerAction::Send(WorkerMessage::Output {
+                                request: *request,
+                                bytes,
+                            })]);
+                        }
+                        _ => {}
                     }
                     let more = self.session.on_message(message, now);
                     // Each message's actions before the next message: a start must be known to a kill.

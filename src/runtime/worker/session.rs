@@ -484,6 +484,8 @@ impl Session {
                 self.on_tick(now)
             }
             ServerMessage::Refused { reason } => self.leave(0, format!("the server dismissed this worker: {reason}")),
+            // The loop reads files.
+            ServerMessage::ReadOutput { .. } => Vec::new(),
             ServerMessage::Welcome(_) | ServerMessage::Heartbeat => Vec::new(),
         }
     }

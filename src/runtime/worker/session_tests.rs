@@ -339,7 +339,7 @@ impl Model {
                 assert!(self.processes.is_empty() && self.owed.is_empty());
             }
             WorkerMessage::Heartbeat if self.random.u8(..) < 200 => self.hear(ServerMessage::Heartbeat),
-            WorkerMessage::Started { .. } | WorkerMessage::Heartbeat => {}
+            WorkerMessage::Started { .. } | WorkerMessage::Heartbeat | WorkerMessage::Output { .. } => {}
         }
     }
 

@@ -390,6 +390,19 @@ fn what_a_worker_says_of_itself_is_bounded() {
     assert_eq!(core.nodes[&id], "a\\u{1b}[2Jb");
 }
 
+#[test]
+fn what_a_worker_offers_is_bounded() {
+    let offer = |cores, gpus, numa: usize| {
+        let capacity = Capacity { cores, memory_bytes: u64::MAX, gpus, numa: vec![1; numa] };
+        greet(&mut core(), 2, WorkerHello { capacity, ..hello("w") }, at(0))
+    };
+    assert!(offer(65_000, 1_024, 1_024).is_ok(), "at the bounds");
+    for (cores, gpus, numa) in [(65_001, 0, 0), (1, 1_025, 0), (1, 0, 1_025), (u32::MAX, u32::MAX, 0)] {
+        let refusal = offer(cores, gpus, numa).expect_err("one past a bound");
+        assert!(refusal.contains("65000 cores, 1024 GPUs"), "{refusal}");
+    }
+}
+
 /// The reason that is shown for a task whose worker says that it could not start it.
 fn reason_of(error: String) -> String {
     let mut core = core();

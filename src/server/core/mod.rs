@@ -6,6 +6,7 @@
 
 mod details;
 mod jobs;
+mod outputs;
 mod requests;
 mod restore;
 pub(in crate::server) mod view;
@@ -188,6 +189,7 @@ pub struct Core {
     running_since: BTreeMap<TaskId, (WorkerId, u64)>,
     unrecorded: VecDeque<(Turn, ConnectionId, RunId)>,
     waits: Vec<Wait>,
+    output_reads: outputs::OutputReads,
     down: Option<Down>,
     stopped: bool,
     opened: bool,
@@ -246,6 +248,7 @@ impl Core {
             running_since: BTreeMap::new(),
             unrecorded: VecDeque::new(),
             waits: Vec::new(),
+            output_reads: outputs::OutputReads::default(),
             down: None,
             stopped: false,
             opened: false,
@@ -287,6 +290,7 @@ impl Core {
         self.send_delayed(now, out);
         self.recount_failures();
         self.answer_waits(now, out);
+        self.answer_output_reads(now, out);
         self.look_whether_down(out);
         fold_events(&mut out.events);
         self.note_written(out);

@@ -129,6 +129,12 @@ impl Core {
                 self.go_down(mode, Some((connection, id)), now, out);
                 return;
             }
+            Request::Output { task, stderr, offset } => {
+                match self.read_output((connection, id), task, stderr, offset, now, out) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
             Request::Jobs => Reply::Left { jobs: self.jobs_left(), closed: false },
         };
         out.sends.push((connection, after, reply(id, answer)));
@@ -150,7 +156,8 @@ impl Core {
         self.check_submission(&submission).map_err(usage)?;
         let shape = shape_of(&submission);
         self.scheduler.validate(&shape).map_err(|error| usage(error.to_string()))?;
-        let array = self.arrays.last_key_value().map_or(ArrayId(1), |(last, _)| ArrayId(last.0 + 1));
+        let last = self.arrays.last_key_value().map_or(0, |(last, _)| last.0);
+        let array = ArrayId(last.checked_add(1).ok_or_else(|| usage("the ids of this cluster are used up"))?);
         out.records.push(Record::Submitted { array, key: key.clone(), submission: submission.clone(), at: now.wall });
         self.insert_array(array, key, submission, now.wall, self.turn);
         let mut actions = Vec::new();

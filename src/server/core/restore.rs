@@ -84,7 +84,7 @@ impl Core {
     }
 
     fn restore_worker(&mut self, id: WorkerId, job: Option<crate::runtime::ids::JobSeq>, nonce: String, node: String) {
-        self.next_worker = WorkerId(self.next_worker.0.max(id.0 + 1));
+        self.next_worker = WorkerId(self.next_worker.0.max(id.0.saturating_add(1)));
         self.nodes.insert(id, node.clone());
         self.awaited.insert(id);
         let worker = Worker {

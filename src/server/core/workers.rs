@@ -5,11 +5,12 @@ use super::{
     WALLTIME_MARGIN, Worker,
 };
 use crate::backends::batch::{bounded, bounded_to};
+use crate::config::values::{CORES_MAX, GPUS_MAX};
 use crate::ledger::Moment;
 use crate::runtime::control::DownMode;
 use crate::runtime::ids::{JobSeq, WorkerId};
 use crate::runtime::protocol::{
-    EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Welcome, WorkerHello, WorkerMessage,
+    Capacity, EndReport, Outcome, PROTOCOL_VERSION, ServerMessage, Welcome, WorkerHello, WorkerMessage,
 };
 use crate::runtime::scheduler::{Action, Event};
 use crate::server::record::{Detail, Record};
@@ -18,6 +19,8 @@ use crate::server::record::{Detail, Record};
 pub(super) const WORKERS_MAX: usize = 65_000;
 /// A worker's name for its process: 128 bits in hex, with room.
 const NONCE_BYTES_MAX: usize = 64;
+/// NUMA nodes of a worker; Linux knows at most so many (`MAX_NUMNODES`).
+const NUMA_NODES_MAX: usize = 1024;
 /// Bytes of a host name that are kept.
 const NODE_BYTES_MAX: usize = 255;
 
@@ -42,6 +45,11 @@ impl Core {
         }
         if hello.nonce.len() > NONCE_BYTES_MAX {
             return refuse(format!("its nonce has more than {NONCE_BYTES_MAX} bytes"), out);
+        }
+        let Capacity { cores, gpus, numa, .. } = &hello.capacity;
+        if *cores > CORES_MAX || *gpus > GPUS_MAX || numa.len() > NUMA_NODES_MAX {
+            let most = format!("{CORES_MAX} cores, {GPUS_MAX} GPUs and {NUMA_NODES_MAX} NUMA nodes");
+            return refuse(format!("it offers more than {most}"), out);
         }
         hello.node = bounded_to(&hello.node, NODE_BYTES_MAX);
         let known = self.workers.iter().find(|(_, worker)| worker.nonce == hello.nonce).map(|(id, _)| *id);
@@ -71,7 +79,7 @@ impl Core {
             for worker in former {
                 self.lose(worker, true, now, out);
             }
-            self.next_worker = WorkerId(id.0 + 1);
+            self.next_worker = WorkerId(id.0.saturating_add(1));
             self.nodes.insert(id, hello.node.clone());
             out.records.push(Record::Joined { worker: id, job, nonce: hello.nonce.clone(), node: hello.node.clone() });
         }
@@ -153,6 +161,7 @@ impl Core {
         match message {
             WorkerMessage::Hello(_) => out.close.push(connection),
             WorkerMessage::Heartbeat => {}
+            WorkerMessage::Output { request, bytes } => self.on_output(id, request, bytes, out),
             WorkerMessage::Started { task, run } => {
                 let mut actions = Vec::new();
                 self.scheduler.apply(Event::RunStarted { task, run }, now.clock, &mut actions);
@@ -224,6 +233,7 @@ impl Core {
     /// A connection ended.
     pub fn on_disconnected(&mut self, connection: ConnectionId, now: Moment) {
         self.waits.retain(|wait| wait.connection != connection);
+        self.forget_output_reads(connection);
         if let Some(down) = &mut self.down {
             down.clients.retain(|(client, _)| *client != connection);
         }

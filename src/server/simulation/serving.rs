@@ -132,7 +132,12 @@ impl World {
             return true;
         }
         serving.turn = serving.core.begin_turn();
+        // The listener answers heartbeats, not the core: whatever waits for the disk.
+        let mut heartbeats = Vec::new();
         for (connection, input) in inputs {
+            if matches!(input, Input::Worker(WorkerMessage::Heartbeat, _)) {
+                heartbeats.push(connection);
+            }
             let (core, out) = (&mut serving.core, &mut serving.out);
             match input {
                 Input::Worker(WorkerMessage::Hello(hello), true) => core.on_worker_hello(connection, hello, now, out),
@@ -146,6 +151,9 @@ impl World {
         }
         serving.core.end_turn(now, &mut serving.out);
         serving.tick_at = self.now + if serving.core.is_restless() { RESTLESS_TICK } else { TICK };
+        for connection in heartbeats {
+            self.transmit(connection, true, &[ServerMessage::Heartbeat]);
+        }
         self.dispatch(process);
         true
     }
