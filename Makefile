@@ -6,7 +6,7 @@ DCLUSTER ?= $(TARGET)/release/dcluster
 export DCLUSTER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-slurm test bench build install lint docs clean
+.PHONY: help demo demo-slurm test soak bench build install lint docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -19,6 +19,9 @@ demo-slurm: build ## the same on a real Slurm (as root: started for it and stopp
 
 test: ## everything that CI runs
 	@tests/run
+
+soak: build ## the simulation over 1,000 seeds, then 20 minutes of real kills (SOAK='--minutes 1' for less)
+	@tests/soak $(SOAK)
 
 bench: build ## dcluster and its peers in one run: prints tables, writes docs/benchmarks.md (20 min)
 	@benches/run

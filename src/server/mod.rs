@@ -32,10 +32,11 @@ use crate::runtime::disk::{Disk, RealDisk};
 use crate::runtime::journal::{self, Journal, Limits};
 use crate::runtime::lease::LeaseState;
 use crate::runtime::protocol::{WorkerHello, WorkerMessage};
-use crate::runtime::transport::server_config;
+use crate::runtime::transport::{Authority, Role, server_config};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ const RESTLESS_TICK: Duration = Duration::from_millis(50);
 const LAZY: Duration = Duration::from_millis(10);
 /// … or until there are so many.
 const LAZY_MAX: usize = 1024;
+/// How often a server looks whether its addresses are where others look for them.
+const PUBLISHED_EVERY: Duration = Duration::from_secs(10);
 
 /// What reaches the core from outside.
 #[derive(Debug)]
@@ -242,7 +245,32 @@ pub fn core_of(folder: &Folder, identity: &Identity, epoch: u32, jobs_per_submit
     Ok(Core::new(options, clock::now()))
 }
 
+/// Puts our addresses back where clients and workers look: a server that was overtaken while it started may write
+/// its own over them before it finds out, and then nobody would reach us.
+async fn keep_published(folder: Folder, identity: Identity, authority: Authority, addresses: Vec<SocketAddr>) {
+    let ours = Arc::new((folder, identity, authority, addresses));
+    loop {
+        tokio::time::sleep(PUBLISHED_EVERY).await;
+        let ours = Arc::clone(&ours);
+        let look = move || {
+            let (folder, identity, authority, addresses) = &*ours;
+            let access = folder.access(Role::Client);
+            if access.is_ok_and(|access| access.pid == std::process::id() && access.addresses == *addresses) {
+                return;
+            }
+            if let Err(problem) = folder.publish(identity, authority, addresses, &clock::host()) {
+                tracing::warn!(what = problem.what, "addresses not published");
+            }
+        };
+        // The file system may hang: not on the loop's thread.
+        if tokio::task::spawn_blocking(look).await.is_err() {
+            return;
+        }
+    }
+}
+
 struct Server {
+    publisher: tokio::task::JoinHandle<()>,
     core: Core,
     outbox: Outbox,
     output: Output,
@@ -337,6 +365,7 @@ impl Server {
             Err(error) => tracing::warn!(%error, "no unix socket; clients use TLS"),
         }
         folder.publish(&identity, &authority, &addresses, &clock::host())?;
+        let publisher = tokio::spawn(keep_published(folder.clone(), identity, authority, addresses));
         let mut events = EventFile::open(&folder.events(), epoch);
         output.events.push(core::EventLine {
             kind: "server_started",
@@ -346,6 +375,7 @@ impl Server {
         });
         events.write(std::mem::take(&mut output.events), now);
         let server = Self {
+            publisher,
             core,
             outbox: Outbox::default(),
             output,
@@ -580,6 +610,7 @@ impl Server {
                 let _ = peer.send(Outgoing::Client(ClientReply::Reply { id, reply: Box::new(reply) }));
             }
         }
+        self.publisher.abort();
         // Nobody is to be sent to an address that is nobody's any more.
         for stale in ["sock", "access", "worker"] {
             // What cannot be removed is refused by the handshake.

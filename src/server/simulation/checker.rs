@@ -25,7 +25,7 @@ pub(super) struct Run {
     pub(super) over: bool,
     pub(super) reported: bool,
     pub(super) recorded: bool,
-    /// Its machine died before it or its outcome was known, or another of its machines while it ran.
+    /// Its machine, or another that it uses, died before it or its outcome was known.
     pub(super) lost: bool,
     /// What it has, and where; its own machine first.
     pub(super) parts: Vec<Part>,
@@ -40,8 +40,8 @@ pub(super) struct Part {
 }
 
 impl Run {
-    pub(super) fn new(parts: Vec<Part>, task: TaskId, now: u64, ends_at: u64, outcome: Outcome) -> Self {
-        let (over, reported, recorded, lost) = (ends_at <= now, false, false, false);
+    pub(super) fn new(parts: Vec<Part>, task: TaskId, now: u64, ends_at: u64, outcome: Outcome, lost: bool) -> Self {
+        let (over, reported, recorded) = (ends_at <= now, false, false);
         Self { task, started_at: now, ends_at, outcome, over, reported, recorded, lost, parts }
     }
 }
@@ -190,7 +190,8 @@ impl World {
             let own = !matches!(run.outcome, Outcome::Killed | Outcome::Interrupted);
             failures += u32::from(own && !run.lost);
         }
-        assert!(failures <= allowed, "T4: {task:?} starts after {failures} failures, allowed are {allowed}");
+        let before: Vec<_> = self.truth.runs.values().filter(|run| run.task == task).collect();
+        assert!(failures <= allowed, "T4: {task:?} starts with {allowed} retries after {before:?}");
         let parts = self.parts(machine, start);
         for part in &parts {
             self.check_room(*part);

@@ -254,10 +254,11 @@ impl World {
         self.trace("task starts", u64::from(task.array.0) << 32 | u64::from(task.element), run.0);
         let parts = self.check_start(id, start);
         let now = self.now;
+        let all_live = parts.iter().all(|part| self.machines.contains_key(&part.machine));
         self.machines.get_mut(&id).expect("it acts").runs.push(run);
         if self.rng.u8(..50) == 0 {
             let outcome = Outcome::NotStarted { error: "no such file".to_owned() };
-            self.truth.runs.insert(run, Run::new(parts, task, now, now, outcome));
+            self.truth.runs.insert(run, Run::new(parts, task, now, now, outcome, !all_live));
         } else {
             let outcome = match self.rng.u8(..10) {
                 0..=6 => Outcome::Finished,
@@ -266,7 +267,7 @@ impl World {
             };
             let longest = self.task_max(&start.body.name);
             let ends_at = now + self.rng.u64(10..longest);
-            self.truth.runs.insert(run, Run::new(parts, task, now, ends_at, outcome));
+            self.truth.runs.insert(run, Run::new(parts, task, now, ends_at, outcome, !all_live));
             if let Some(machine) = self.machines.get_mut(&id) {
                 machine.session.on_started(run, now + machine.boot);
             }
@@ -309,10 +310,8 @@ impl World {
             }
             (run.over, run.lost) = (true, true);
         }
-        for run in
-            self.truth.runs.values_mut().filter(|run| !run.over && run.parts.iter().any(|part| part.machine == id))
-        {
-            run.lost = true;
+        for run in self.truth.runs.values_mut().filter(|run| !run.recorded) {
+            run.lost |= run.parts.iter().any(|part| part.machine == id);
         }
         let Some(machine) = self.machines.remove(&id) else { return };
         for link in self.links_of(Peer::Machine(id)) {

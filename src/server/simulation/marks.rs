@@ -79,6 +79,7 @@ pub(super) const REQUIRED: &[&str] = &[
 
 /// Worth knowing, and too rare for a hundred seeds.
 const RARE: &[&str] = &[
+    "a server puts its addresses back",
     "overtaken between claim and service",
     "a submission by a server that was overtaken",
     "a task lost three workers",

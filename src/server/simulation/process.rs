@@ -287,7 +287,7 @@ impl World {
         process.epoch = seen.next_epoch;
         self.trace("server claims", process.id, u64::from(seen.next_epoch));
         // Starts are rare.
-        let (stop, kill) = self.amid(40, 100);
+        let (stop, kill) = self.amid(40, 40);
         match process.disk.run(stop, kill, move || start.run()) {
             Work::Done(result) => self.started(process, result),
             Work::Halted(halted) => {

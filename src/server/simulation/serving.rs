@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 const TICK: u64 = 500;
 const RESTLESS_TICK: u64 = 50;
+const PUBLISHED_EVERY: u64 = 10_000;
 
 pub(super) type JournalDone = (Writer<ProcessDisk>, Result<(), Over>);
 
@@ -38,6 +39,8 @@ pub(super) struct Serving {
     journal_at: u64,
     wake_at: Instant,
     tick_at: u64,
+    /// When it looks again whether its addresses are in the folder.
+    publish_at: u64,
     done: Vec<(u64, Done)>,
     closing: Option<Vec<(ConnectionId, u32)>>,
     pub(super) ended_in_order: bool,
@@ -65,6 +68,7 @@ impl Serving {
             from_journal,
             journal_at: 0,
             tick_at: 0,
+            publish_at: 0,
             done: Vec::new(),
             closing: None,
             ended_in_order: false,
@@ -105,6 +109,13 @@ impl World {
 
     /// A step of a server that runs. Returns whether it lives on.
     pub(super) fn serve(&mut self, process: &mut Process) -> bool {
+        let serving = process.serving.as_mut().expect("it serves");
+        if self.now >= serving.publish_at {
+            serving.publish_at = self.now + PUBLISHED_EVERY;
+            if self.access.replace(process.id) != Some(process.id) {
+                self.mark("a server puts its addresses back");
+            }
+        }
         // Loop and thread run in any order.
         if self.rng.bool() {
             self.journal(process) && self.turn(process)

@@ -6,7 +6,7 @@ use fastrand::Rng;
 #[derive(Debug)]
 pub(super) struct Swarm {
     /// The server: killed or stopped between two steps, and in the middle of its work on the disk (of 1,000
-    /// pieces of work, of 100 starts).
+    /// pieces of work, of 40 starts).
     pub(super) kill_server: u32,
     pub(super) stop_server: u32,
     pub(super) kill_amid: u32,
