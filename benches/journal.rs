@@ -19,6 +19,7 @@ use dcluster::server::record::{Detail, Record};
 use dcluster::server::{core_of, replay};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Ends that become durable together: what a fast disk sees of 10,000 tasks a second.
@@ -83,8 +84,8 @@ fn submission(indexes: Indexes) -> Submission {
 fn submitted(array: u32, indexes: Indexes) -> Record {
     Record::Submitted {
         array: ArrayId(array),
-        key: format!("{:032x}", u128::from(array) << 70 | 0x1234_5678_9abc),
-        submission: Box::new(submission(indexes)),
+        key: format!("{:032x}", u128::from(array) << 70 | 0x1234_5678_9abc).into(),
+        submission: Arc::new(submission(indexes)),
         at: 1_790_000_000_000,
     }
 }

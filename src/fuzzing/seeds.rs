@@ -20,6 +20,7 @@ use crate::selection::Selection;
 use crate::server::record::{Detail, Record};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A name and bytes.
 pub(super) type Seed = (&'static str, Vec<u8>);
@@ -248,14 +249,14 @@ fn records() -> Vec<Record> {
         Record::Scaled { jobs: 2, reached: true },
         Record::Submitted {
             array: ArrayId(1),
-            key: "a".to_owned(),
-            submission: Box::new(submission(1, Vec::new())),
+            key: "a".into(),
+            submission: Arc::new(submission(1, Vec::new())),
             at: 1,
         },
         Record::Submitted {
             array: ArrayId(2),
-            key: "b".to_owned(),
-            submission: Box::new(submission(9, vec![TaskRef::Array(ArrayId(1))])),
+            key: "b".into(),
+            submission: Arc::new(submission(9, vec![TaskRef::Array(ArrayId(1))])),
             at: 2,
         },
         Record::Joined { worker: WorkerId(1), job: None, nonce: "00".to_owned(), node: "n1".to_owned() },

@@ -9,6 +9,7 @@ use crate::runtime::ids::{ArrayId, JobSeq, TaskId, WorkerId};
 use crate::runtime::protocol::{Submission, Usage};
 use crate::runtime::scheduler::End;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One fact.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -18,9 +19,9 @@ pub enum Record {
         /// Their id.
         array: ArrayId,
         /// The client's key, so that the same submission sent twice is accepted once.
-        key: String,
+        key: Arc<str>,
         /// The tasks.
-        submission: Box<Submission>,
+        submission: Arc<Submission>,
         /// Milliseconds since the epoch.
         at: u64,
     },

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const NEWEST: u32 = 1;
 const ID: &str = "6f1c0c0e000040008000000000000001";
@@ -129,7 +130,7 @@ fn records_1() -> (Vec<Record>, Vec<Vec<Record>>) {
     };
     let ended = |array, element, end, detail| Record::Ended { task: task(array, element), end, detail };
     let base = vec![
-        Record::Submitted { array: one, key: key(1), submission: Box::new(submission()), at: 1_790_000_000_000 },
+        Record::Submitted { array: one, key: key(1).into(), submission: Arc::new(submission()), at: 1_790_000_000_000 },
         Record::Lost { task: task(one, 9000) },
         Record::Retried { task: task(one, 9001) },
         Record::ManyEnded { array: one, end: End::Finished, ranges: vec![(0, 1), (3, 300)] },
@@ -145,8 +146,8 @@ fn records_1() -> (Vec<Record>, Vec<Vec<Record>>) {
     let batches = vec![
         vec![Record::Opened],
         vec![
-            Record::Submitted { array: two, key: key(2), submission: Box::new(mapped), at: 1_790_000_003_000 },
-            Record::Submitted { array: three, key: key(3), submission: Box::new(single), at: 1_790_000_003_001 },
+            Record::Submitted { array: two, key: key(2).into(), submission: Arc::new(mapped), at: 1_790_000_003_000 },
+            Record::Submitted { array: three, key: key(3).into(), submission: Arc::new(single), at: 1_790_000_003_001 },
             Record::Withdrawn { array: three },
             ended(three, 0, End::Cancelled, None),
         ],

@@ -76,6 +76,12 @@ impl Scheduler {
         self.arrays.iter().map(|array| ArrayView { scheduler: self, array })
     }
 
+    /// Returns one submission; `None` if there is no such thing.
+    pub fn array_view(&self, array: ArrayId) -> Option<ArrayView<'_>> {
+        let slot = self.slot(array)?;
+        Some(ArrayView { scheduler: self, array: self.array(slot) })
+    }
+
     /// Adds a submission of the journal. It stands still until [`Scheduler::finish_restore`].
     ///
     /// # Errors

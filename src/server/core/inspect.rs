@@ -6,6 +6,7 @@ use crate::runtime::ids::ArrayId;
 use crate::runtime::scheduler::Scheduler;
 use crate::server::record::Record;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Core {
     /// Returns the tasks.
@@ -19,7 +20,7 @@ impl Core {
     }
 
     /// Returns the submissions by their keys.
-    pub(in crate::server) fn keys(&self) -> &BTreeMap<String, ArrayId> {
+    pub(in crate::server) fn keys(&self) -> &BTreeMap<Arc<str>, ArrayId> {
         &self.keys
     }
 

@@ -22,11 +22,11 @@ use crate::config::spec::Spec;
 use crate::ledger::{Ledger, Moment, Order};
 use crate::runtime::control::{ClientReply, DownMode, Reply};
 use crate::runtime::ids::{ArrayId, JobSeq, RunId, TaskId, WorkerId};
-use crate::runtime::protocol::{Body, Capacity, Indexes, Outcome, Place, ServerMessage, Start, TaskRef, Usage};
+use crate::runtime::protocol::{Capacity, Indexes, Outcome, Place, ServerMessage, Start, Submission, TaskRef, Usage};
 use crate::runtime::scheduler::{Action, End, RequeueCause, Scheduler, TaskState};
 use crate::selection::Selection;
 use crate::server::record::{Detail, Record};
-use bstr::BString;
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,10 +102,8 @@ pub struct CoreOptions {
 /// One submission.
 #[derive(Debug)]
 struct Array {
-    body: Arc<Body>,
-    inputs: Vec<Vec<BString>>,
-    submission: Arc<crate::runtime::protocol::Submission>,
-    key: String,
+    submission: Arc<Submission>,
+    key: Arc<str>,
     submitted_at: u64,
     turn: Turn,
     depends: bool,
@@ -179,14 +177,14 @@ pub struct Core {
     scheduler: Scheduler,
     ledger: Ledger,
     arrays: BTreeMap<ArrayId, Array>,
-    keys: BTreeMap<String, ArrayId>,
+    keys: BTreeMap<Arc<str>, ArrayId>,
     workers: BTreeMap<WorkerId, Worker>,
     nodes: BTreeMap<WorkerId, String>,
     connections: BTreeMap<ConnectionId, WorkerId>,
     next_worker: WorkerId,
     /// Nonces of workers that said goodbye: their processes have ended.
     departed: BTreeSet<String>,
-    running_since: BTreeMap<TaskId, (WorkerId, u64)>,
+    running_since: FxHashMap<TaskId, (WorkerId, u64)>,
     unrecorded: VecDeque<(Turn, ConnectionId, RunId)>,
     waits: Vec<Wait>,
     output_reads: outputs::OutputReads,
@@ -245,7 +243,7 @@ impl Core {
             connections: BTreeMap::new(),
             next_worker: WorkerId(1),
             departed: BTreeSet::new(),
-            running_since: BTreeMap::new(),
+            running_since: FxHashMap::default(),
             unrecorded: VecDeque::new(),
             waits: Vec::new(),
             output_reads: outputs::OutputReads::default(),
@@ -476,11 +474,11 @@ impl Core {
         let again = self.again.get(&task).copied().unwrap_or(0);
         let basis = if array.depends { self.turn } else { array.turn.max(target.joined).max(again) };
         if target.bodies.insert(task.array) {
-            let message = ServerMessage::Body { array: task.array, body: Box::new((*array.body).clone()) };
+            let message = ServerMessage::Body { array: task.array, body: Box::new(array.submission.body.clone()) };
             out.sends.push((connection, basis, Outgoing::Worker(message)));
         }
         let after_ends = start.waits.then_some(target.ends_seen);
-        let input = array.inputs.get(task.element as usize).cloned().unwrap_or_default();
+        let input = array.submission.inputs.get(task.element as usize).cloned().unwrap_or_default();
         let mut place = start.place;
         for part in &mut place.nodes {
             part.node = self.nodes.get(&part.worker).cloned().unwrap_or_default();
@@ -561,7 +559,7 @@ impl Core {
     fn recount_failures(&mut self) {
         for id in std::mem::take(&mut self.recount) {
             self.failures.retain(|(array, _), _| *array != id);
-            let view = self.scheduler.arrays().find(|view| view.id() == id);
+            let view = self.scheduler.array_view(id);
             let ends: Vec<(u32, u32, End)> = view.map(|view| view.ends().collect()).unwrap_or_default();
             for (first, last, end) in ends {
                 self.count_failures(id, first, last, &end);
@@ -601,7 +599,7 @@ impl Core {
     /// Returns `ID` or `ID.INDEX`.
     fn task_label(&self, task: TaskId) -> String {
         let single = Indexes::Single;
-        let indexes = self.arrays.get(&task.array).map_or(&single, |array| &array.body.indexes);
+        let indexes = self.arrays.get(&task.array).map_or(&single, |array| &array.submission.body.indexes);
         crate::selection::task_id(task, indexes)
     }
 
@@ -619,7 +617,7 @@ impl Core {
                 None => tasks.push(TaskRef::Array(selection.array)),
                 Some((first, last)) => {
                     let before = tasks.len();
-                    let elements = selection.elements(&array.body.indexes);
+                    let elements = selection.elements(&array.submission.body.indexes);
                     tasks.extend(elements.map(|element| TaskRef::Task(TaskId { array: selection.array, element })));
                     if tasks.len() == before {
                         let range = if first == last { first.to_string() } else { format!("{first}-{last}") };

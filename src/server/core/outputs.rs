@@ -60,7 +60,7 @@ impl Core {
         let Some(worker) = worker else {
             return Some(Reply::Output { bytes: BString::default() });
         };
-        let Ok((stdout, error)) = output_paths(&array.body, task, &self.options.folder) else {
+        let Ok((stdout, error)) = output_paths(&array.submission.body, task, &self.options.folder) else {
             return Some(Reply::Output { bytes: BString::default() });
         };
         let path = if stderr { error } else { stdout };

@@ -90,7 +90,7 @@ impl Core {
                 self.longest_turn = Duration::ZERO;
                 Reply::Status(Box::new(status))
             }
-            Request::Submit { key, submission } => match self.submit(key, submission, now, out) {
+            Request::Submit { key, submission } => match self.submit(&key, *submission, now, out) {
                 Ok(array) => {
                     // Sent again: what is durable is not given back.
                     let turn = self.arrays.get(&array).map_or(0, |array| array.turn);
@@ -140,14 +140,8 @@ impl Core {
         out.sends.push((connection, after, reply(id, answer)));
     }
 
-    fn submit(
-        &mut self,
-        key: String,
-        submission: Box<Submission>,
-        now: Moment,
-        out: &mut Output,
-    ) -> Result<ArrayId, Reply> {
-        if let Some(array) = self.keys.get(&key) {
+    fn submit(&mut self, key: &str, submission: Submission, now: Moment, out: &mut Output) -> Result<ArrayId, Reply> {
+        if let Some(array) = self.keys.get(key) {
             return Ok(*array);
         }
         if key.len() > KEY_BYTES_MAX {
@@ -158,7 +152,10 @@ impl Core {
         self.scheduler.validate(&shape).map_err(|error| usage(error.to_string()))?;
         let last = self.arrays.last_key_value().map_or(0, |(last, _)| last.0);
         let array = ArrayId(last.checked_add(1).ok_or_else(|| usage("the ids of this cluster are used up"))?);
-        out.records.push(Record::Submitted { array, key: key.clone(), submission: submission.clone(), at: now.wall });
+        let (key, submission) = (Arc::from(key), Arc::new(submission));
+        let record =
+            Record::Submitted { array, key: Arc::clone(&key), submission: Arc::clone(&submission), at: now.wall };
+        out.records.push(record);
         self.insert_array(array, key, submission, now.wall, self.turn);
         let mut actions = Vec::new();
         self.scheduler.apply(Event::Submit { array, shape }, now.clock, &mut actions);
@@ -169,19 +166,17 @@ impl Core {
     pub(super) fn insert_array(
         &mut self,
         array: ArrayId,
-        key: String,
-        submission: Box<Submission>,
+        key: Arc<str>,
+        submission: Arc<Submission>,
         at: u64,
         turn: super::Turn,
     ) {
         if !key.is_empty() {
-            self.keys.insert(key.clone(), array);
+            self.keys.insert(Arc::clone(&key), array);
         }
         let record = Array {
-            body: Arc::new(submission.body.clone()),
-            inputs: submission.inputs.clone(),
             depends: !submission.after.is_empty(),
-            submission: Arc::new(*submission),
+            submission,
             key,
             submitted_at: at,
             turn,

@@ -164,7 +164,7 @@ impl Core {
             snapshot.ends.extend(view.ends());
             snapshot.arrays.push(ArraySnapshot {
                 array: view.id(),
-                key: array.key.clone(),
+                key: Arc::clone(&array.key),
                 submission: Arc::clone(&array.submission),
                 at: array.submitted_at,
                 marks,
@@ -207,7 +207,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct ArraySnapshot {
     array: ArrayId,
-    key: String,
+    key: Arc<str>,
     submission: Arc<Submission>,
     at: u64,
     /// Lost workers and retries.
@@ -234,8 +234,8 @@ impl ArraySnapshot {
         let array = self.array;
         let mut records = vec![Record::Submitted {
             array,
-            key: self.key.clone(),
-            submission: Box::new((*self.submission).clone()),
+            key: Arc::clone(&self.key),
+            submission: Arc::clone(&self.submission),
             at: self.at,
         }];
         records.extend(self.marks.iter().cloned());

@@ -74,7 +74,7 @@ impl Core {
             .map(|((array, words), tasks)| Failure {
                 tasks: *tasks,
                 array: *array,
-                name: self.arrays.get(array).map(|array| array.body.name.clone()).unwrap_or_default(),
+                name: self.arrays.get(array).map(|array| array.submission.body.name.clone()).unwrap_or_default(),
                 words: words.clone(),
             })
             .collect();
@@ -203,14 +203,14 @@ impl Core {
         };
         let running = self.running_since.get(&task);
         let worker = running.map(|(worker, _)| *worker).or_else(|| detail.map(|detail| detail.worker));
-        let (stdout, stderr) = output_paths(&array.body, task, &self.options.folder).unwrap_or_default();
+        let (stdout, stderr) = output_paths(&array.submission.body, task, &self.options.folder).unwrap_or_default();
         let path = |path: std::path::PathBuf| {
             BString::from(Vec::from_os_string(path.into_os_string()).unwrap_or_else(|text| text.into_vec()))
         };
         TaskInfo {
             task,
-            index: array.body.indexes.index(task.element),
-            name: array.body.name.clone(),
+            index: array.submission.body.indexes.index(task.element),
+            name: array.submission.body.name.clone(),
             kind,
             reason,
             node: worker.and_then(|worker| self.nodes.get(&worker)).cloned(),
@@ -226,10 +226,10 @@ impl Core {
 
     fn command_line(&self, task: TaskId) -> BString {
         let array = &self.arrays[&task.array];
-        match &array.body.command {
+        match &array.submission.body.command {
             Command::Argv(words) => crate::template::Rendered::Argv(words.clone()).display(),
             Command::Template(template) => {
-                let inputs = array.inputs.get(task.element as usize).map(Vec::as_slice).unwrap_or_default();
+                let inputs = array.submission.inputs.get(task.element as usize).map(Vec::as_slice).unwrap_or_default();
                 match crate::template::Template::parse(template.as_ref()) {
                     Ok(parsed) => parsed.render(inputs, u64::from(task.element) + 1).display(),
                     Err(_) => template.clone(),

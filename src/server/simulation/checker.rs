@@ -259,7 +259,7 @@ impl World {
     pub(super) fn check_promises(&self, core: &Core) {
         for sent in &self.truth.sent {
             if let Some(array) = sent.acknowledged {
-                assert_eq!(core.keys().get(&sent.key), Some(&array), "T1, S1: {} was acknowledged", sent.key);
+                assert_eq!(core.keys().get(sent.key.as_str()), Some(&array), "T1, S1: {} was acknowledged", sent.key);
             }
         }
         let retries = self.retry_is_open();
