@@ -188,7 +188,7 @@ class Peer(Base):
         result = {}
         for pid in machine.marked(self.env[machine.MARK]):
             words = machine.command_line(pid)
-            if os.path.basename(words[0]).startswith("dcluster"):
+            if os.path.basename(words[0]) == os.path.basename(self.binary):
                 role = next((role for role in ("server", "worker") if role in words[1:]), None)
                 if role:
                     result[role] = [pid, machine.running_seconds(pid)]
