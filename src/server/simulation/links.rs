@@ -151,10 +151,9 @@ impl World {
         let at = self.now + self.delay();
         if let Some(link) = self.links.get_mut(&id) {
             link.to_peer.over = true;
-            match link.silent {
-                None => link.to_server.end(at),
-                // The server will find out by itself.
-                Some(_) => {}
+            // Of a line that is cut the server will find out by itself.
+            if link.silent.is_none() {
+                link.to_server.end(at);
             }
         }
     }
