@@ -15,7 +15,6 @@ pub(super) const REQUIRED: &[&str] = &[
     "two servers at once",
     "a server sleeps while another one takes over",
     "take-over while a frame is in flight",
-    "take-over between sync and fence",
     "a server was fenced",
     "an answer of a server that was overtaken arrives late",
     "server killed between two steps",
@@ -72,13 +71,14 @@ pub(super) const REQUIRED: &[&str] = &[
     "a submission made nothing, and nobody knows",
     "a wall clock jumped",
     "runs wait at their worker for room",
-    "runs are taken back",
     "a task on several workers",
     "a worker is used by a run of another one",
 ];
 
 /// Worth knowing, and too rare for a hundred seeds.
 const RARE: &[&str] = &[
+    "runs are taken back",
+    "take-over between sync and fence",
     "a server puts its addresses back",
     "overtaken between claim and service",
     "a submission by a server that was overtaken",

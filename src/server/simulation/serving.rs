@@ -117,11 +117,11 @@ impl World {
             }
         }
         // Loop and thread run in any order.
-        if self.rng.bool() {
-            self.journal(process) && self.turn(process)
-        } else {
-            self.turn(process) && self.journal(process)
+        let journal_first = self.rng.bool();
+        if journal_first && !self.journal(process) {
+            return false;
         }
+        self.turn(process) && (journal_first || self.journal(process))
     }
 
     fn turn(&mut self, process: &mut Process) -> bool {
