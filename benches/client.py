@@ -11,6 +11,8 @@ import uuid
 import msgpack
 
 PROTOCOL = 2
+UNANSWERED_MAX = 1000
+FRAME_REQUESTS = 250
 
 
 class Client:
@@ -49,15 +51,18 @@ class Client:
         return bytes(got)
 
     def ask_all(self, requests):
-        """Sends all requests in one go; returns their replies in the order of the requests."""
+        """Sends all requests without waiting for each; returns their replies in the order of the requests."""
         first = self.last + 1
         numbers = range(first, first + len(requests))
         self.last += len(requests)
-        for at in range(0, len(requests), 10_000):
-            part = zip(numbers[at : at + 10_000], requests[at : at + 10_000])
-            self._send([{"Request": {"id": number, "request": request}} for number, request in part])
-        replies = {}
+        replies, sent = {}, 0
         while len(replies) < len(requests):
+            # The server reads no more while so many are unanswered, and we must read to be answered.
+            if sent < len(requests) and sent - len(replies) <= UNANSWERED_MAX - FRAME_REQUESTS:
+                part = zip(numbers[sent : sent + FRAME_REQUESTS], requests[sent : sent + FRAME_REQUESTS])
+                self._send([{"Request": {"id": number, "request": request}} for number, request in part])
+                sent = min(sent + FRAME_REQUESTS, len(requests))
+                continue
             reply = self._receive()["Reply"]
             if isinstance(reply["reply"], dict) and "Error" in reply["reply"]:
                 raise RuntimeError(reply["reply"]["Error"]["what"])

@@ -50,6 +50,10 @@ const TURN_EVENTS_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(500);
 /// … and so often while jobs are about to end: somebody waits for `down`.
 const RESTLESS_TICK: Duration = Duration::from_millis(50);
+/// Records that nothing waits for are gathered so long before they are written …
+const LAZY: Duration = Duration::from_millis(10);
+/// … or until there are so many.
+const LAZY_MAX: usize = 1024;
 /// How often a server looks whether its addresses are where others look for them.
 const PUBLISHED_EVERY: Duration = Duration::from_secs(10);
 
@@ -281,6 +285,9 @@ struct Server {
     /// Last turn with records, and the last that is durable.
     written: u64,
     /// Bytes of each turn that the journal has not said to be durable.
+    /// Records that nobody waits for yet, and when they are written at the latest.
+    lazy: Vec<record::Record>,
+    lazy_until: Option<Instant>,
     unwritten: VecDeque<(Turn, usize)>,
     durable: u64,
     turn: u64,
@@ -382,6 +389,8 @@ impl Server {
             events,
             written: 0,
             unwritten: VecDeque::new(),
+            lazy: Vec::new(),
+            lazy_until: None,
             durable: turn,
             turn,
             closing: None,
@@ -395,6 +404,7 @@ impl Server {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
             .map_err(|error| Problem::new(Kind::Internal, "cannot watch for signals").says(error.to_string()))?;
         loop {
+            let patience = self.patience();
             let mut from_journal = None;
             let mut input = None;
             tokio::select! {
@@ -402,7 +412,7 @@ impl Server {
                 message = self.from_journal.recv() => from_journal = Some(message),
                 received = self.inputs.recv() => input = received,
                 _ = terminate.recv() => input = Some(Input::Terminate),
-                () = tokio::time::sleep(if self.core.is_restless() { RESTLESS_TICK } else { TICK }) => {}
+                () = tokio::time::sleep(patience) => {}
             }
             let woken = Instant::now();
             if let Some(message) = from_journal {
@@ -474,6 +484,9 @@ impl Server {
             FromJournal::Trouble(what) => self.core.on_journal(Some(what), now, &mut self.output),
             FromJournal::Recovered => self.core.on_journal(None, now, &mut self.output),
             FromJournal::NeedBase => {
+                // The base is of now: nothing that it holds may follow it.
+                self.lazy.append(&mut self.output.records);
+                self.write_lazy();
                 let base = Box::new(self.core.snapshot());
                 self.tell_journal(ToJournal::Base(self.turn, base));
             }
@@ -507,14 +520,41 @@ impl Server {
         self.flush();
     }
 
+    /// Returns how long the loop may sleep.
+    fn patience(&self) -> Duration {
+        let tick = if self.core.is_restless() { RESTLESS_TICK } else { TICK };
+        let lazy = self.lazy_until.map(|at| at.saturating_duration_since(Instant::now()));
+        lazy.map_or(tick, |lazy| lazy.min(tick))
+    }
+
+    /// Sends records to the journal: at once if something waits for them, otherwise together with those of the
+    /// next milliseconds.
     fn write_records(&mut self) {
         if !self.output.records.is_empty() {
-            let records: Vec<Vec<u8>> = self.output.records.drain(..).map(|record| record.encode()).collect();
+            self.lazy.append(&mut self.output.records);
             self.written = self.turn;
-            self.unwritten.push_back((self.turn, records.iter().map(Vec::len).sum()));
-            self.count_unwritten();
-            self.tell_journal(ToJournal::Write(self.turn, records));
         }
+        if self.lazy.is_empty() {
+            return;
+        }
+        let until = *self.lazy_until.get_or_insert_with(|| Instant::now() + LAZY);
+        let awaited = self.output.sends.iter().any(|(_, after, _)| *after > self.durable);
+        let closes = self.output.closed.is_some();
+        if awaited || closes || !self.output.orders.is_empty() || self.lazy.len() >= LAZY_MAX || Instant::now() >= until
+        {
+            self.write_lazy();
+        }
+    }
+
+    fn write_lazy(&mut self) {
+        self.lazy_until = None;
+        if self.lazy.is_empty() {
+            return;
+        }
+        let records: Vec<Vec<u8>> = self.lazy.drain(..).map(|record| record.encode()).collect();
+        self.unwritten.push_back((self.written, records.iter().map(Vec::len).sum()));
+        self.count_unwritten();
+        self.tell_journal(ToJournal::Write(self.written, records));
     }
 
     fn count_unwritten(&mut self) {

@@ -220,7 +220,9 @@ impl Service {
                 () = child(&mut children) => {}
                 () = any(&mut ends) => actions = self.session.on_signal(SessionSignal::Terminate, clock::boot_milliseconds()),
                 () = any(&mut warnings) => actions = self.session.on_signal(SessionSignal::Warning, clock::boot_milliseconds()),
-                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                // A timer would round up to a millisecond.
+                () = tokio::task::yield_now(), if wait == 0 => {}
+                () = tokio::time::sleep(Duration::from_millis(wait)), if wait > 0 => {}
             }
             self.carry_out(actions);
             let now = clock::boot_milliseconds();

@@ -151,7 +151,7 @@ impl World {
         let at = self.now + self.delay();
         if let Some(link) = self.links.get_mut(&id) {
             link.to_peer.over = true;
-            // Of a line that is cut the server will find out by itself.
+            // The other end of a half-open one will find out by itself.
             if link.silent.is_none() {
                 link.to_server.end(at);
             }
