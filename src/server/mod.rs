@@ -435,9 +435,12 @@ impl Server {
                     tracing::info!("asked to end: jobs and tasks go on, any dcluster command brings the server back");
                     return Ok(());
                 }
+                count += match &next {
+                    Input::FromWorker(_, messages) => messages.len(),
+                    _ => 1,
+                };
                 self.on_input(next, now);
-                count += 1;
-                if count == TURN_EVENTS_MAX {
+                if count >= TURN_EVENTS_MAX {
                     break;
                 }
             }

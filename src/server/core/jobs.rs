@@ -51,7 +51,9 @@ impl Core {
         self.check_workers(now, out);
         self.pass_notices(now, out);
         let reached = self.ledger.reached();
-        let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first: self.least_loaded() };
+        let surplus = self.ledger.live().count() > self.ledger.wanted() as usize;
+        let drain_first = if surplus { self.least_loaded() } else { Vec::new() };
+        let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first };
         // A journal that cannot be written allows no outside effect: an intent would not be durable.
         if self.journal_trouble.is_none() {
             for order in self.ledger.plan(&situation, now) {

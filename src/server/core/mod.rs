@@ -180,6 +180,10 @@ pub struct Core {
     keys: BTreeMap<Arc<str>, ArrayId>,
     workers: BTreeMap<WorkerId, Worker>,
     nodes: BTreeMap<WorkerId, String>,
+    /// Workers by the nonce of their process.
+    nonces: FxHashMap<String, WorkerId>,
+    /// Nothing becomes due for any worker before this.
+    workers_due: u64,
     connections: BTreeMap<ConnectionId, WorkerId>,
     next_worker: WorkerId,
     /// Nonces of workers that said goodbye: their processes have ended.
@@ -240,6 +244,8 @@ impl Core {
             keys: BTreeMap::new(),
             workers: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            nonces: FxHashMap::default(),
+            workers_due: 0,
             connections: BTreeMap::new(),
             next_worker: WorkerId(1),
             departed: BTreeSet::new(),

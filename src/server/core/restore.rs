@@ -61,7 +61,9 @@ impl Core {
             Record::Job(job) => self.ledger.restore(*job),
             Record::Joined { worker, job, nonce, node } => self.restore_worker(worker, job, nonce, node),
             Record::Left { worker } => {
-                self.workers.remove(&worker);
+                if let Some(gone) = self.workers.remove(&worker) {
+                    self.nonces.remove(&gone.nonce);
+                }
                 self.awaited.remove(&worker);
             }
             Record::Scaled { jobs, reached } => {
@@ -86,6 +88,7 @@ impl Core {
     fn restore_worker(&mut self, id: WorkerId, job: Option<crate::runtime::ids::JobSeq>, nonce: String, node: String) {
         self.next_worker = WorkerId(self.next_worker.0.max(id.0.saturating_add(1)));
         self.nodes.insert(id, node.clone());
+        self.nonces.insert(nonce.clone(), id);
         self.awaited.insert(id);
         let worker = Worker {
             job,

@@ -52,7 +52,7 @@ impl Core {
             return refuse(format!("it offers more than {most}"), out);
         }
         hello.node = bounded_to(&hello.node, NODE_BYTES_MAX);
-        let known = self.workers.iter().find(|(_, worker)| worker.nonce == hello.nonce).map(|(id, _)| *id);
+        let known = self.nonces.get(&hello.nonce).copied();
         let said = known.and_then(|id| self.workers.get(&id)).map_or(0, |worker| worker.hellos);
         if said >= hello.hellos || self.departed.contains(&hello.nonce) {
             return refuse("it said this hello before".to_owned(), out);
@@ -73,7 +73,8 @@ impl Core {
             let former: Vec<WorkerId> = self
                 .workers
                 .iter()
-                .filter(|(_, worker)| job.is_some() && worker.job == job)
+                .filter(|_| job.is_some())
+                .filter(|(_, worker)| worker.job == job)
                 .map(|(id, _)| *id)
                 .collect();
             for worker in former {
@@ -104,7 +105,9 @@ impl Core {
             bodies: Default::default(),
             ends_seen: 0,
         };
+        self.nonces.insert(worker.nonce.clone(), id);
         self.workers.insert(id, worker);
+        self.workers_due = 0;
         self.connections.insert(connection, id);
         self.awaited.remove(&id);
         // What it does not list it does not run, and what was not sent on the old connection never will be.
@@ -241,6 +244,7 @@ impl Core {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.connection = None;
         worker.silent_since = Some(now.clock);
+        self.workers_due = 0;
         let job = worker.job;
         self.scheduler.apply(Event::WorkerSilent { worker: id }, now.clock, &mut Vec::new());
         if let Some(job) = job {
@@ -254,6 +258,7 @@ impl Core {
         self.dying.retain(|(_, at, _)| *at != id);
         self.delayed.retain(|start| start.worker != id);
         let Some(worker) = self.workers.remove(&id) else { return };
+        self.nonces.remove(&worker.nonce);
         if let Some(connection) = worker.connection {
             self.connections.remove(&connection);
             out.close.push(connection);
@@ -285,6 +290,9 @@ impl Core {
 
     /// Looks for workers that went silent without closing, and by-hand workers that never came back.
     pub(super) fn check_workers(&mut self, now: Moment, out: &mut Output) {
+        if now.clock < self.workers_due {
+            return;
+        }
         let limit = HEARTBEAT_SECONDS * HEARTBEATS_MISSED_MAX * 1000;
         let silent: Vec<ConnectionId> = self
             .workers
@@ -315,6 +323,14 @@ impl Core {
             self.lose(id, true, now, out);
             out.events.push(worker_event("worker_lost", id, "did not come back"));
         }
+        // What a worker says meanwhile only puts it off.
+        let due = self.workers.values().flat_map(|worker| {
+            let silent = worker.connection.map(|_| worker.heard_at + limit + 1);
+            let asked = worker.job.filter(|_| !worker.asked_again).and(worker.ends_at);
+            let lost = worker.silent_since.filter(|_| worker.job.is_none()).map(|since| since + orphaned + 1);
+            [silent, asked.map(|at| at.saturating_sub(ahead)), lost]
+        });
+        self.workers_due = due.flatten().min().unwrap_or(u64::MAX);
     }
 
     /// The batch system says how much time a job has left.
@@ -328,6 +344,7 @@ impl Core {
             }
             worker.ends_at = Some(ends_at);
             worker.asked_again = false;
+            self.workers_due = 0;
             self.scheduler.apply(Event::WorkerEndsAt { worker: *id, ends_at: Some(ends_at) }, now.clock, &mut actions);
             if let Some(connection) = worker.connection {
                 out.sends.push((connection, 0, Outgoing::Worker(ServerMessage::TimeLeft { seconds })));
