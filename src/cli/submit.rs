@@ -232,7 +232,7 @@ impl Borrowed {
         if condition(&folder)? == Condition::Up {
             return Ok(Self { client: connect(&folder, context).await?, folder, ours: false });
         }
-        let (client, _) = super::up::up(&folder, &resolved, false, context).await?;
+        let (client, _) = super::up::up(&folder, &resolved, None, context).await?;
         let spec = &resolved.spec;
         let after = if keep { "it stays up" } else { "it goes down when this is done" };
         context.printer.note(&format!(

@@ -42,8 +42,10 @@ pub(super) struct UpArgs {
 pub(super) fn run(args: &UpArgs, context: &Context) -> Result<u8, Problem> {
     let resolved = context.resolve(&args.cluster, &args.pool)?;
     let folder = Folder::of(&context.state()?, &resolved.name);
+    let as_it_is = args.pool == PoolOptions::default();
+    let take_over = args.take_over.then_some(TakeOver { as_it_is });
     let done = async {
-        let (mut client, news) = up(&folder, &resolved, args.take_over, context).await?;
+        let (mut client, news) = up(&folder, &resolved, take_over, context).await?;
         if let Some(jobs) = args.wait {
             wait_for_jobs(&mut client, jobs, resolved.spec.backend, context).await?;
         }
@@ -57,6 +59,13 @@ pub(super) fn run(args: &UpArgs, context: &Context) -> Result<u8, Problem> {
     }
     report(&folder, &resolved.spec, news, &status, context);
     Ok(0)
+}
+
+/// How a server that does not answer is replaced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakeOver {
+    /// The cluster goes on with the options it was made with: the command names none.
+    as_it_is: bool,
 }
 
 /// What `up` found.
@@ -74,14 +83,14 @@ pub(super) enum News {
 pub(super) async fn up(
     folder: &Folder,
     resolved: &Resolved,
-    take_over: bool,
+    take_over: Option<TakeOver>,
     context: &Context,
 ) -> Result<(Client, News), Problem> {
     let mut found = condition(folder)?;
     if found == Condition::Missing {
         check_reach(&resolved.spec, context)?;
         if folder.create(&resolved.spec, &context.environment())? {
-            start_server(folder, true, take_over, context).await?;
+            start_server(folder, true, take_over.is_some(), context).await?;
             return Ok((connect(folder, context).await?, News::Started));
         }
         found = Condition::Up;
@@ -90,10 +99,10 @@ pub(super) async fn up(
     if found == Condition::Down {
         check_reach(&resolved.spec, context)?;
         rewrite(folder, &resolved.spec, &context.environment())?;
-        start_server(folder, true, take_over, context).await?;
+        start_server(folder, true, take_over.is_some(), context).await?;
         return Ok((connect(folder, context).await?, News::Started));
     }
-    let news = if take_over {
+    let news = if take_over.is_some() {
         // Not asked: it may be the very server that does not answer.
         News::Revived
     } else {
@@ -103,7 +112,11 @@ pub(super) async fn up(
             Err(None) => News::Revived,
         }
     };
-    let differences = differences(&folder.spec()?, &resolved.spec);
+    // In an emergency nobody remembers the options; those that are given must be the same.
+    let differences = match take_over {
+        Some(TakeOver { as_it_is: true }) => Vec::new(),
+        _ => differences(&folder.spec()?, &resolved.spec),
+    };
     if !differences.is_empty() {
         return Err(Problem::new(Kind::Usage, format!("cluster {} is up with other options", folder.name()))
             .done("nothing was changed")
@@ -112,7 +125,7 @@ pub(super) async fn up(
             .fix("dcluster down, then up  changes the rest; or up --name OTHER"));
     }
     if news == News::Revived {
-        start_server(folder, true, take_over, context).await?;
+        start_server(folder, true, take_over.is_some(), context).await?;
     }
     Ok((connect(folder, context).await?, news))
 }
