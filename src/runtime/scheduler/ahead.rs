@@ -125,8 +125,12 @@ impl Scheduler {
                         if cores < request.cores {
                             break;
                         }
-                        if !entry.doomed && !entry.asked && chosen.insert(*run) {
-                            cores -= request.cores;
+                        if entry.doomed || !chosen.insert(*run) {
+                            continue;
+                        }
+                        // Those that are on their way back already will take the room, too.
+                        cores -= request.cores;
+                        if !entry.asked {
                             wanted.push((*host, entry.task, *run));
                         }
                     }
