@@ -10,6 +10,7 @@ use super::ready::{Class, Rank};
 use super::workers::{Run, Wanted};
 use super::{Action, Millis, Scheduler};
 use crate::runtime::ids::{RunId, TaskId, WorkerId};
+use crate::runtime::protocol::Request;
 use std::cmp::Reverse;
 
 /// How long a class may be overtaken by smaller ones before a place is kept for it.
@@ -170,17 +171,18 @@ impl Scheduler {
             return None;
         }
         let (nodes, time) = (entry.needs.nodes as usize, entry.time_needed(self.fleet.longest()));
-        let mut able: Vec<(WorkerId, u32)> = self
-            .fleet
-            .iter()
-            .filter(|(_, worker)| worker.could_hold(entry, time, now))
-            .map(|(id, worker)| (id, worker.room.free_cores()))
-            .collect();
-        if able.len() < nodes {
+        let able = |requests: &[&Request]| -> Vec<(WorkerId, u32)> {
+            let able = self.fleet.iter().filter(|(_, worker)| worker.could_hold(requests, time, now));
+            able.map(|(id, worker)| (id, worker.room.free_cores())).collect()
+        };
+        if able(&self.ready.possible(class)).len() < nodes {
             self.ready.class_mut(class).infeasible_at = Some(version);
             return None;
         }
-        if missing == Missing::Counters {
+        let variants = (0..entry.needs.variants.len() as u8).filter(|at| self.ready.counter_room(class, *at) > 0);
+        let allowed: Vec<&Request> = variants.map(|at| entry.needs.variant(at)).collect();
+        let mut able = able(&allowed);
+        if missing == Missing::Counters || able.len() < nodes {
             // An idle worker would be a waste.
             return Some(Guard { class, workers: Vec::new() });
         }

@@ -77,8 +77,11 @@ impl Class {
         } else {
             self.durations.add(wall);
         }
-        // Where there was too little time before, there may be enough now.
-        self.settled &= self.durations.p90() == before;
+        if self.durations.p90() != before {
+            // Where there was too little time before, there may be enough now.
+            self.settled = false;
+            self.infeasible_at = None;
+        }
     }
     /// Returns the arrays in its queue, best first.
     pub(super) fn queue(&self) -> impl Iterator<Item = Rank> + '_ {
@@ -237,6 +240,14 @@ impl Ready {
         let missing: Option<Vec<_>> = missing.collect();
         let (counter, amount) = missing?.into_iter().next()?;
         Some((&counter.name, amount, counter.total))
+    }
+
+    /// Returns the variants of a class whose counters could ever suffice.
+    pub(super) fn possible(&self, class: u32) -> Vec<&Request> {
+        let class = self.class(class);
+        let enough = |wanted: &[(u32, u64)]| wanted.iter().all(|(id, n)| *n <= self.counters[*id as usize].total);
+        let variants = class.needs.variants.iter().zip(&class.counters);
+        variants.filter(|(_, wanted)| enough(wanted)).map(|(request, _)| request).collect()
     }
 
     /// Takes what one run of a class and variant needs from the counters.

@@ -5,7 +5,6 @@
 //! hand over, is in `touched`.
 
 use super::Millis;
-use super::ready::Class;
 use super::room::Room;
 use crate::runtime::ids::{RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{Capacity, Place, Request};
@@ -136,11 +135,9 @@ impl Worker {
     pub(super) fn has_time(&self, needed: Millis, now: Millis) -> bool {
         self.time_left(now).is_none_or(|left| left >= needed.max(1))
     }
-    /// Whether a class could run on it if it were empty.
-    pub(super) fn could_hold(&self, class: &Class, needed: Millis, now: Millis) -> bool {
-        self.accepts()
-            && self.has_time(needed, now)
-            && class.needs.variants.iter().any(|request| self.room.could_hold(request))
+    /// Whether one of these could run on it if it were empty.
+    pub(super) fn could_hold(&self, requests: &[&Request], needed: Millis, now: Millis) -> bool {
+        self.accepts() && self.has_time(needed, now) && requests.iter().any(|request| self.room.could_hold(request))
     }
     fn fill(&self, id: WorkerId) -> Option<Fill> {
         let free = self.room.free_cores();
