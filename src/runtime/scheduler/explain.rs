@@ -33,13 +33,15 @@ impl Scheduler {
         if up.is_empty() {
             return Some("no worker is up".to_owned());
         }
-        let able = up.iter().filter(|worker| worker.could_hold(class, needed, now)).count();
+        let possible = self.ready.possible(array.class);
+        let able = up.iter().filter(|worker| worker.could_hold(&possible, needed, now)).count();
         if able >= nodes {
             return None;
         }
         if able > 0 || up.len() < nodes {
             let able = if up.len() < nodes { up.len() } else { able };
-            return Some(format!("needs {nodes} workers at once; {able} are up that could hold it"));
+            let verb = if able == 1 { "is" } else { "are" };
+            return Some(format!("needs {nodes} workers at once; {able} {verb} up that could hold it"));
         }
         if class.needs.variants.len() > 1 {
             return Some("no worker has what any of its variants needs".to_owned());
@@ -59,7 +61,8 @@ impl Scheduler {
         let gpus = largest(|w| w.room.capacity().gpus.into());
         if gpus < u64::from(request.gpus.0.div_ceil(Gpus::ONE)) {
             let wanted = request.gpus;
-            return Some(format!("needs {wanted} GPUs; the largest worker has {gpus}"));
+            let plural = if wanted == Gpus::whole(1) { "" } else { "s" };
+            return Some(format!("needs {wanted} GPU{plural}; the largest worker has {gpus}"));
         }
         let left = up.iter().map(|w| w.time_left(now).unwrap_or(Millis::MAX));
         let left = left.max().unwrap_or(0);
