@@ -1,6 +1,10 @@
 //! One test per behaviour, each small enough to read.
 
+mod ahead;
 mod recovery;
+mod teams;
+mod variants;
+mod walltime;
 
 use super::simulation::{restored, single};
 use super::*;
@@ -30,8 +34,19 @@ impl Bench {
         actions
     }
     fn join(&mut self, worker: u32, cores: u32, running: &[(TaskId, RunId)]) -> Vec<Action> {
-        let capacity = Capacity { cores, memory_bytes: 64_000_000_000, gpus: 0, numa: Vec::new() };
-        self.step(Event::WorkerJoined { worker: WorkerId(worker), capacity, ends_at: None, running: held(running) })
+        self.join_with(worker, capacity(cores, 0), None, held(running))
+    }
+    fn join_with(
+        &mut self,
+        worker: u32,
+        capacity: Capacity,
+        ends_at: Option<Millis>,
+        running: Vec<HeldRun>,
+    ) -> Vec<Action> {
+        self.step(Event::WorkerJoined { worker: WorkerId(worker), capacity, ends_at, running })
+    }
+    fn lose(&mut self, worker: u32) -> Vec<Action> {
+        self.step(Event::WorkerLost { worker: WorkerId(worker), counts: true })
     }
     fn submit(&mut self, array: u32, shape: Shape) -> Vec<Action> {
         self.scheduler.validate(&shape).expect("a sound shape");
@@ -44,8 +59,26 @@ impl Bench {
         }
     }
     fn end(&mut self, task: TaskId, outcome: Outcome) -> Vec<Action> {
+        self.end_after(task, outcome, 0)
+    }
+    fn end_after(&mut self, task: TaskId, outcome: Outcome, wall: Millis) -> Vec<Action> {
         let (worker, run) = self.place_of(task);
-        self.step(Event::RunEnded { worker, task, run, outcome, wall: 0 })
+        self.step(Event::RunEnded { worker, task, run, outcome, wall })
+    }
+    /// Ten tasks like these end with success, one behind the other on each core.
+    fn teach(&mut self, array: u32, shape: Shape, wall: Millis) {
+        self.submit(array, Shape { count: 10, ..shape });
+        for element in 0..10 {
+            self.end_after(task(array, element), Finished, wall);
+        }
+    }
+    fn losses(&self) -> Vec<(u32, u8)> {
+        let mut losses = Vec::new();
+        self.scheduler.arrays().for_each(|array| losses.extend(array.losses()));
+        losses
+    }
+    fn free_cores(&self, worker: u32) -> u32 {
+        self.scheduler.worker_load(WorkerId(worker)).map_or(0, |load| load.free.cores)
     }
     fn ended(&self, task: TaskId) -> Option<End> {
         match self.scheduler.state(task)? {
@@ -64,6 +97,9 @@ impl Bench {
 
 fn task(array: u32, element: u32) -> TaskId {
     TaskId { array: ArrayId(array), element }
+}
+fn capacity(cores: u32, gpus: u32) -> Capacity {
+    Capacity { cores, memory_bytes: 64_000_000_000, gpus, numa: Vec::new() }
 }
 fn held(runs: &[(TaskId, RunId)]) -> Vec<HeldRun> {
     let held = |(task, run): &(TaskId, RunId)| HeldRun { task: *task, run: *run, variant: 0, place: Place::default() };
