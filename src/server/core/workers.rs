@@ -118,8 +118,14 @@ impl Core {
             self.running_since.entry(held.task).or_insert((id, now.wall)).0 = id;
         }
         let mut actions = Vec::new();
+        let members = hello.running.iter().flat_map(|held| &held.place.nodes).map(|part| part.worker);
+        let gone: Vec<WorkerId> = members.filter(|member| !self.workers.contains_key(member)).collect();
         let joined = Event::WorkerJoined { worker: id, capacity: hello.capacity, ends_at, running: hello.running };
         self.scheduler.apply(joined, now.clock, &mut actions);
+        for member in gone {
+            // It was lost before its lead came back to a restarted server.
+            self.scheduler.apply(Event::WorkerLost { worker: member, counts: false }, now.clock, &mut actions);
+        }
         let welcome = Welcome {
             id,
             epoch: self.options.epoch,
