@@ -70,8 +70,12 @@ impl NeedsOptions {
 /// Reads `cores=1,gpus=1`; what is not named is as little as possible, but counters and NUMA as in the first.
 fn variant(text: &str, first: &Request) -> Result<Request, Problem> {
     let mut request = Request { cores: 1, memory_bytes: 0, gpus: Gpus(0), ..first.clone() };
+    let mut named = std::collections::BTreeSet::new();
     for pair in text.split(',') {
         let (name, value) = pair.trim().split_once('=').unwrap_or((pair, ""));
+        if !named.insert(name) {
+            return Err(usage(format!("`{text}` says {name} twice"), "--or").fix("each once, or --or for each"));
+        }
         match name {
             "cores" | "cpus" => {
                 let parsed = value.parse().map_err(|_| usage(format!("`{value}` is no number of cores"), "--or"))?;
@@ -136,7 +140,7 @@ mod tests {
         let first = Request { cores: 4, memory_bytes: 9, ..Request::default() };
         let other = variant("cores=1, gpus=0.5", &first).expect("sound");
         assert_eq!((other.cores, other.memory_bytes, other.gpus), (1, 0, Gpus(500)));
-        for wrong in ["", "cores", "cores=0", "tpus=1", "gpus=x"] {
+        for wrong in ["", "cores", "cores=0", "cores=1,cores=2", "tpus=1", "gpus=x"] {
             assert!(variant(wrong, &first).is_err(), "{wrong}");
         }
     }
