@@ -13,6 +13,7 @@ mod journal_tools;
 mod local_backend;
 mod peers;
 mod security;
+mod several_workers;
 mod shapes;
 #[path = "../support/simdisk.rs"]
 mod simdisk;
