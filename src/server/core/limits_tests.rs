@@ -5,8 +5,8 @@ use super::*;
 use crate::config::spec::{BackendKind, PoolSpec, Spec};
 use crate::runtime::ids::{JobName, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{
-    Body, Capacity, EndReport, HeldRun, Indexes, Outcome, PROTOCOL_VERSION, ServerMessage, Usage, WorkerHello,
-    WorkerMessage,
+    Body, Capacity, EndReport, HeldRun, Indexes, NodePart, Outcome, PROTOCOL_VERSION, Place, ServerMessage, Usage,
+    WorkerHello, WorkerMessage,
 };
 use crate::runtime::scheduler::CLASSES_MAX;
 use crate::server::core::{CoreOptions, Outgoing};
@@ -494,4 +494,19 @@ fn a_worker_of_another_protocol_is_refused_with_both_numbers() {
 fn a_worker_of_no_job_of_ours_is_refused() {
     let stranger = WorkerHello { job: Some(JobName::new("abcd", crate::runtime::ids::JobSeq(7))), ..hello("w") };
     assert!(greet(&mut core(), 2, stranger, at(0)).is_err());
+}
+
+#[test]
+fn a_run_that_shares_workers_with_one_that_is_gone_is_ended() {
+    let mut core = core();
+    assert_eq!(submit(&mut core, |it| it.body.needs.nodes = 2), None);
+    let task = TaskId { array: crate::runtime::ids::ArrayId(1), element: 0 };
+    let part = |worker| NodePart { worker: WorkerId(worker), node: String::new(), cores: 1 };
+    let place = Place { nodes: vec![part(1), part(9)], ..Place::default() };
+    let running = vec![HeldRun { task, run: RunId(7), variant: 0, place }];
+    core.begin_turn();
+    let mut out = Output::default();
+    core.on_worker_hello(ConnectionId(1), WorkerHello { running, ..hello("w") }, at(1), &mut out);
+    let kill = ServerMessage::Kill { task, run: RunId(7) };
+    assert!(out.sends.iter().any(|(_, _, sent)| matches!(sent, Outgoing::Worker(message) if *message == kill)));
 }
