@@ -235,9 +235,9 @@ pub enum Action {
 pub enum RequeueCause {
     /// It failed and had retries left.
     Retry,
-    /// Its worker was lost.
+    /// A worker where it ran was lost, which counts against it.
     WorkerLost,
-    /// Its worker drained, reached its walltime or was stopped, or came back without it.
+    /// Its worker drained, reached its walltime or was stopped, or came back without it, or its loss was planned.
     Interrupted,
 }
 

@@ -163,7 +163,7 @@ impl Oracle {
                 }
             }
             Event::WorkerLost { worker, counts } => {
-                self.lose_member(worker, &mut out);
+                self.lose_member(worker, counts, &mut out);
                 let lost = self.hosts.remove(&worker);
                 let (runs, waiting) = lost.map_or_else(Default::default, |h| (h.runs, h.waiting));
                 for (run, hosted) in waiting {
@@ -177,15 +177,8 @@ impl Oracle {
                     }
                     self.dissolve(run, &mut out);
                     let task = hosted.task;
-                    let entry = self.tasks.get_mut(&task).expect("known task");
-                    if entry.doing != Doing::Running(worker, run) {
-                        continue;
-                    }
-                    entry.losses += u8::from(counts);
-                    if entry.losses == 3 {
-                        self.end(task, End::Poisonous, &mut out);
-                    } else {
-                        self.requeue(task, run, RequeueCause::WorkerLost, &mut out);
+                    if self.tasks[&task].doing == Doing::Running(worker, run) {
+                        self.run_again(task, run, counts, &mut out);
                     }
                 }
             }
@@ -307,7 +300,18 @@ impl Oracle {
         self.absent.remove(&run);
     }
 
-    fn lose_member(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+    /// A worker where the task ran is lost.
+    fn run_again(&mut self, task: TaskId, run: RunId, counts: bool, out: &mut Vec<Action>) {
+        let entry = self.tasks.get_mut(&task).expect("known task");
+        entry.losses += u8::from(counts);
+        match (counts, entry.losses) {
+            (true, 3) => self.end(task, End::Poisonous, out),
+            (true, _) => self.requeue(task, run, RequeueCause::WorkerLost, out),
+            (false, _) => self.requeue(task, run, RequeueCause::Interrupted, out),
+        }
+    }
+
+    fn lose_member(&mut self, worker: WorkerId, counts: bool, out: &mut Vec<Action>) {
         let here = self.hosts.get(&worker).map(|host| host.runs.clone()).unwrap_or_default();
         let mut lost: Vec<(RunId, WorkerId)> = here.iter().filter_map(|(run, h)| Some((*run, h.lead?))).collect();
         for (run, (lead, members)) in &mut self.absent {
@@ -320,7 +324,7 @@ impl Oracle {
             let task = self.hosts[&lead].runs[&run].task;
             if self.tasks[&task].doing == Doing::Running(lead, run) {
                 out.push(Action::Kill { worker: lead, task, run });
-                self.requeue(task, run, RequeueCause::WorkerLost, out);
+                self.run_again(task, run, counts, out);
             }
         }
     }

@@ -145,8 +145,8 @@ impl Scheduler {
     /// A loss counts whether or not the start was reported: a task that kills its worker at once
     /// would never be found poisonous otherwise.
     pub(super) fn lose(&mut self, worker: WorkerId, counts: bool, actions: &mut Vec<Action>) {
-        self.lose_member(worker, actions);
         let mut ripples = Ripples::new();
+        self.lose_member(worker, counts, actions, &mut ripples);
         let (runs, waiting) = self.fleet.remove(worker);
         for (run, entry) in waiting {
             if let Some(slot) = self.locate(entry.task).filter(|_| !entry.doomed) {
@@ -165,17 +165,29 @@ impl Scheduler {
                 continue;
             };
             self.running.remove(&entry.task);
-            let element = entry.task.element;
-            if counts && self.array(slot).losses_of(element) + 1 >= LOSSES_TO_POISON {
-                self.end(slot, element, End::Poisonous, actions, &mut ripples);
-                continue;
-            }
-            if counts {
-                self.change(slot, |array| array.add_loss(element));
-            }
-            self.requeue(slot, element, run, RequeueCause::WorkerLost, actions);
+            self.run_again(slot, entry.task.element, run, counts, actions, &mut ripples);
         }
         self.spread(ripples, actions);
+    }
+
+    /// A worker where a task ran is lost: the task runs again, unless it is found poisonous.
+    pub(super) fn run_again(
+        &mut self,
+        slot: u32,
+        element: u32,
+        run: RunId,
+        counts: bool,
+        actions: &mut Vec<Action>,
+        ripples: &mut Ripples,
+    ) {
+        if !counts {
+            self.requeue(slot, element, run, RequeueCause::Interrupted, actions);
+        } else if self.array(slot).losses_of(element) + 1 >= LOSSES_TO_POISON {
+            self.end(slot, element, End::Poisonous, actions, ripples);
+        } else {
+            self.change(slot, |array| array.add_loss(element));
+            self.requeue(slot, element, run, RequeueCause::WorkerLost, actions);
+        }
     }
 
     /// Compares what a worker says it runs with what is expected there.

@@ -3,8 +3,9 @@
 //! Called by `placement` and `runs`. Invariant: a team's members that are here have the run as a guest, until
 //! the lead has reported its end or is lost.
 
+use super::tasks::Ripples;
 use super::workers::Run;
-use super::{Action, RequeueCause, Scheduler};
+use super::{Action, Scheduler};
 use crate::runtime::ids::{RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{NodePart, Place};
 
@@ -88,7 +89,13 @@ impl Scheduler {
     }
 
     /// A member is lost: its runs cannot go on.
-    pub(super) fn lose_member(&mut self, worker: WorkerId, actions: &mut Vec<Action>) {
+    pub(super) fn lose_member(
+        &mut self,
+        worker: WorkerId,
+        counts: bool,
+        actions: &mut Vec<Action>,
+        ripples: &mut Ripples,
+    ) {
         for run in self.guests_of(worker) {
             let Some(team) = self.teams.get_mut(&run) else { continue };
             team.members.retain(|member| *member != worker);
@@ -100,7 +107,7 @@ impl Scheduler {
             self.doom(lead, run);
             actions.push(Action::Kill { worker: lead, task, run });
             if let Some(slot) = self.locate(task) {
-                self.requeue(slot, task.element, run, RequeueCause::WorkerLost, actions);
+                self.run_again(slot, task.element, run, counts, actions, ripples);
             }
         }
     }

@@ -96,6 +96,22 @@ fn a_lost_lead_frees_its_guests_and_counts() {
 }
 
 #[test]
+fn a_team_whose_members_are_lost_three_times_is_poisonous() {
+    let mut bench = Bench::new(&[1, 1]);
+    bench.submit(1, team(2, 1));
+    for lost in 2..=4 {
+        assert_eq!(bench.ended(task(1, 0)), None);
+        let (worker, run) = bench.place_of(task(1, 0));
+        bench.lose(lost);
+        bench.step(Event::RunEnded { worker, task: task(1, 0), run, outcome: Killed, wall: 0 });
+        bench.join(lost + 1, 1, &[]);
+    }
+    assert_eq!(bench.ended(task(1, 0)), Some(End::Poisonous));
+    // Nobody has it as a guest, and its workers are free.
+    assert_eq!((bench.free_cores(1), bench.free_cores(5)), (1, 1));
+}
+
+#[test]
 fn a_cancelled_team_occupies_all_until_the_lead_reports_the_end() {
     let mut bench = Bench::new(&[1, 1]);
     bench.submit(1, team(2, 1));
