@@ -313,7 +313,8 @@ fn ten_thousand_failures_are_fast_and_few_words() {
     let table = bed.run(&["tasks", "--failed"]).expect(0).says("the first 1000 tasks");
     assert_eq!(table.text().lines().count(), 1001);
     // Nothing was printed, so no file is left of 20,000.
-    assert!(fs::read_dir(bed.folder().join("tasks").join(&id)).unwrap().count() < 10);
+    let files = fs::read_dir(bed.folder().join("tasks").join(&id));
+    assert!(files.map_or(0, Iterator::count) < 10);
 }
 
 #[test]
