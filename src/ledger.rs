@@ -25,9 +25,9 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use book::Ledger;
+pub use book::{Aim, Ledger};
 pub use job::{EndReason, Job, JobState};
-pub use orders::{Notice, Order, Situation};
+pub use orders::{Notice, Order, Scaling, Situation};
 
 /// Now, on both clocks, in milliseconds: decisions use `clock` (monotonic), records `wall`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

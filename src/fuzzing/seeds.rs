@@ -209,7 +209,7 @@ fn jobs() -> Vec<Job> {
     let mut ledger = Ledger::new("abcd", 1, "default", 2, 60);
     let now = crate::ledger::Moment { wall: 1, clock: 1 };
     ledger.scale(2, now);
-    let situation = crate::ledger::Situation { work: true, drain_first: Vec::new() };
+    let situation = crate::ledger::Situation { work: true, drain_first: Vec::new(), ..Default::default() };
     ledger.plan(&situation, now);
     ledger.jobs().cloned().collect()
 }

@@ -83,6 +83,18 @@ impl Watch {
     }
 }
 
+/// Who decides how many jobs there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aim {
+    /// A number that is held.
+    Hold,
+    /// The scaling loop ([`super::Scaling`]), up to a maximum.
+    Adapt {
+        /// Jobs that may exist at most, as the batch system counts.
+        max: u32,
+    },
+}
+
 /// The jobs of one cluster.
 #[derive(Debug)]
 pub struct Ledger {
@@ -94,6 +106,7 @@ pub struct Ledger {
     pub(super) watches: BTreeMap<JobSeq, Watch>,
     pub(super) live: BTreeSet<JobSeq>,
     pub(super) next: JobSeq,
+    pub(super) aim: Aim,
     pub(super) wanted: u32,
     /// Jobs were brought up to `wanted` once; from then on ended ones are replaced only for work.
     pub(super) reached: bool,
@@ -150,6 +163,7 @@ impl Ledger {
             watches: BTreeMap::new(),
             live: BTreeSet::new(),
             next: JobSeq(1),
+            aim: Aim::Hold,
             wanted: 0,
             reached: false,
             stopping: false,
@@ -245,7 +259,7 @@ impl Ledger {
         self.jobs.get(&seq)
     }
 
-    /// Returns the number of jobs asked for.
+    /// Returns the number of jobs asked for; while the scaling loop decides: those that stay, and those it last asked for.
     pub fn wanted(&self) -> u32 {
         self.wanted
     }
@@ -293,10 +307,32 @@ impl Ledger {
 
     /// Sets the number of jobs asked for, and forgets former failures: the user has looked.
     pub fn scale(&mut self, jobs: u32, now: Moment) {
+        self.aim = Aim::Hold;
         self.wanted = jobs;
         self.reached = false;
         self.breaker = Breaker::new(self.jobs_per_submit);
         self.poll_soon(now);
+    }
+
+    /// Leaves the number of jobs to the scaling loop from now on, and forgets former failures.
+    pub fn adapt(&mut self, max: u32, now: Moment) {
+        self.scale(0, now);
+        self.aim = Aim::Adapt { max };
+    }
+
+    /// Returns who decides how many jobs there are.
+    pub fn aim(&self) -> Aim {
+        self.aim
+    }
+
+    /// Returns how many jobs may be asked for now, as failures, limits of the site and the maximum allow.
+    pub fn may_submit(&self, now: Moment) -> u32 {
+        let Aim::Adapt { max } = self.aim else { return 0 };
+        if !self.in_flight.is_empty() || self.stopping {
+            return 0;
+        }
+        let existing = self.count_possible(now);
+        self.breaker.allow(max.saturating_sub(existing), existing, now)
     }
 
     /// Ends all jobs and starts no more. Workers are asked to leave; those that have not after `patience`

@@ -62,4 +62,17 @@ pub struct Situation {
     pub work: bool,
     /// Up jobs, least loaded first, for draining.
     pub drain_first: Vec<JobSeq>,
+    /// What the scaling loop wants, while it decides; ignored while a number of jobs is held.
+    pub scaling: Scaling,
+}
+
+/// What the scaling loop wants done now. It is a wish: what cannot be done is asked for again.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scaling {
+    /// Jobs to submit.
+    pub submit: u32,
+    /// Jobs to cancel, unless their workers are up.
+    pub cancel: Vec<JobSeq>,
+    /// Jobs to drain.
+    pub drain: Vec<JobSeq>,
 }

@@ -1,7 +1,7 @@
 //! What to do now: how many jobs, which to end.
 
 use super::limits::{CANCEL_PAUSE_MAX, SECOND};
-use super::{Job, JobState, Ledger, Moment, Order, Situation};
+use super::{Aim, Job, JobState, Ledger, Moment, Order, Scaling, Situation};
 use crate::backends::{JobRef, Submit};
 use crate::runtime::ids::{JobName, JobSeq};
 
@@ -13,7 +13,10 @@ impl Ledger {
         if self.stopping {
             self.plan_stop(now);
         } else {
-            self.plan_scale(situation, now, &mut orders);
+            match self.aim {
+                Aim::Hold => self.plan_scale(situation, now, &mut orders),
+                Aim::Adapt { .. } => self.plan_adapt(&situation.scaling, now, &mut orders),
+            }
         }
         self.plan_cancel(now, &mut orders);
         self.plan_queries(now, &mut orders);
@@ -63,6 +66,43 @@ impl Ledger {
         if count > 0 {
             self.intend(count, now, orders);
         }
+    }
+
+    /// Does what the scaling loop wants, as far as the maximum, the site and the state of the jobs allow.
+    fn plan_adapt(&mut self, scaling: &Scaling, now: Moment, orders: &mut Vec<Order>) {
+        for seq in &scaling.cancel {
+            let connected = self.watches.get(seq).is_some_and(|watch| watch.connected);
+            if let Some(job) = self.jobs.get_mut(seq)
+                && job.state < JobState::Up
+                && !connected
+                && !job.cancelling
+            {
+                job.cancelling = true;
+                self.changed.insert(*seq);
+            }
+        }
+        for seq in &scaling.drain {
+            self.drain(*seq, orders);
+        }
+        let count = scaling.submit.min(self.may_submit(now));
+        if count > 0 {
+            self.intend(count, now, orders);
+        }
+        let leaving = |job: &&Job| job.cancelling || job.draining || job.state == JobState::Draining;
+        let staying = self.live().filter(|job| !leaving(job)).count();
+        self.wanted = u32::try_from(staying).unwrap_or(u32::MAX);
+    }
+
+    /// Asks the worker of a job to leave; returns whether it was asked just now.
+    fn drain(&mut self, seq: JobSeq, orders: &mut Vec<Order>) -> bool {
+        let Some(job) = self.jobs.get_mut(&seq) else { return false };
+        if job.state != JobState::Up || job.draining || job.cancelling {
+            return false;
+        }
+        job.draining = true;
+        self.changed.insert(seq);
+        orders.push(Order::Drain(seq));
+        true
     }
 
     fn intend(&mut self, count: u32, now: Moment, orders: &mut Vec<Order>) {
@@ -122,15 +162,8 @@ impl Ledger {
             if left == 0 {
                 return;
             }
-            if let Some(job) = self.jobs.get_mut(seq)
-                && job.state == JobState::Up
-                && !job.draining
-                && !job.cancelling
-            {
-                job.draining = true;
-                self.changed.insert(*seq);
+            if self.drain(*seq, orders) {
                 left -= 1;
-                orders.push(Order::Drain(*seq));
             }
         }
     }

@@ -110,6 +110,7 @@ impl World {
         let situation = Situation {
             work: true,
             drain_first: self.real.iter().filter(|(_, real)| real.connected).map(|(seq, _)| *seq).collect(),
+            ..Situation::default()
         };
         let open = self.ledger.breaker.is_open_for_good();
         let orders = self.ledger.plan(&situation, self.moment());

@@ -16,7 +16,7 @@ fn ledger() -> Ledger {
 }
 
 fn work() -> Situation {
-    Situation { work: true, drain_first: Vec::new() }
+    Situation { work: true, drain_first: Vec::new(), ..Situation::default() }
 }
 
 fn name(seq: u32) -> JobName {
@@ -254,7 +254,7 @@ fn ended_jobs_are_replaced_only_for_work() {
 fn nothing_is_submitted_in_the_place_of_what_still_leaves() {
     let mut ledger = up(2);
     ledger.scale(1, at(5));
-    let situation = Situation { work: true, drain_first: vec![JobSeq(1), JobSeq(2)] };
+    let situation = Situation { work: true, drain_first: vec![JobSeq(1), JobSeq(2)], ..Situation::default() };
     assert!(ledger.plan(&situation, at(6)).contains(&Order::Drain(JobSeq(1))));
     ledger.scale(2, at(7));
     assert!(submits(ledger.plan(&situation, at(8))).is_empty(), "two jobs exist");

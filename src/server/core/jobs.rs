@@ -53,7 +53,7 @@ impl Core {
         let reached = self.ledger.reached();
         let surplus = self.ledger.live().count() > self.ledger.wanted() as usize;
         let drain_first = if surplus { self.least_loaded() } else { Vec::new() };
-        let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first };
+        let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first, ..Situation::default() };
         // A journal that cannot be written allows no outside effect: an intent would not be durable.
         if self.journal_trouble.is_none() {
             for order in self.ledger.plan(&situation, now) {

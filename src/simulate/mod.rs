@@ -1,0 +1,77 @@
+//! A day of a cluster in milliseconds: the same cores as the server's (scheduler, ledger, scaling), with a
+//! simulated batch system, simulated workers and tasks, and virtual time. Deterministic: everything random
+//! comes from one seed.
+
+pub mod policy;
+pub mod queue;
+pub mod workload;
+
+use serde::Serialize;
+
+/// What is simulated.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scenario {
+    /// The tasks.
+    pub workload: workload::Workload,
+    /// Jobs: minimum, maximum, shape.
+    pub settings: crate::adapt::Settings,
+    /// Seconds from the start of a job until its worker has connected, on average.
+    pub startup: f64,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Seed.
+    pub seed: u64,
+}
+
+/// What goes wrong, and how often.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Faults {
+    /// Share of pending jobs that vanish without a trace.
+    pub vanish: f64,
+    /// Share of listings that fail.
+    pub listings_fail: f64,
+    /// Seconds from the beginning during which no listing succeeds.
+    pub blind_seconds: f64,
+    /// Share of submissions that are rejected.
+    pub reject: f64,
+    /// Share of jobs whose node dies, at a random time of their life.
+    pub node_fails: f64,
+}
+
+/// The outcome, as `dcluster simulate --json` prints it. Times in seconds.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Summary {
+    /// Name of the policy.
+    pub policy: String,
+    /// Seed.
+    pub seed: u64,
+    /// From the first task's arrival to the end of the last.
+    pub makespan_seconds: f64,
+    /// From when a task is ready to its end: median.
+    pub response_p50_seconds: f64,
+    /// Nineteen of twenty are faster.
+    pub response_p95_seconds: f64,
+    /// Cores of all jobs × the time from their start to their end.
+    pub core_seconds_billed: f64,
+    /// Of these: what tasks used that finished.
+    pub core_seconds_useful: f64,
+    /// Jobs that the batch system accepted.
+    pub jobs_submitted: u32,
+    /// Of these: jobs in which no task ended, those that were cancelled before they started among them.
+    pub jobs_useless: u32,
+    /// Jobs that were cancelled while they were pending.
+    pub jobs_cancelled_pending: u32,
+    /// Runs that a walltime ended.
+    pub tasks_killed_by_walltime: u64,
+    /// Tasks that finished.
+    pub tasks_finished: u64,
+    /// Tasks that no job could run.
+    pub tasks_parked: u64,
+    /// Time during which there were fewer jobs than the minimum, the first second and what the batch system
+    /// refused excepted.
+    pub below_min_seconds: f64,
+    /// Time during which there were more jobs than the maximum.
+    pub above_max_seconds: f64,
+    /// From the end of the last task until there were no more jobs than the minimum.
+    pub settle_seconds: f64,
+}
