@@ -5,8 +5,24 @@
 //! All times are seconds on one monotonic clock of the caller, whose zero means nothing.
 //!
 //! This file holds what goes in and out; `controller` is the order of the decisions, `demand` how much work
-//! there is, `supply` what the jobs that exist will do of it, `pending` and `idle` which of them to give up,
-//! `waits`, `learned` what was learned of the queue, `ring` the decisions that `explain` shows.
+//! there is and where it fits, `pool` what is known and wanted of the jobs of one shape, `waits` how long they
+//! wait, `idle` when a job without tasks is given up, `pack` how many jobs ready tasks would fill, `words` the
+//! sentences, `ring` the decisions that `explain` shows.
+
+mod controller;
+mod demand;
+mod idle;
+mod pack;
+mod pool;
+mod ring;
+mod waits;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use controller::Controller;
+pub use ring::{Entry, Ring};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +48,24 @@ pub struct Observation {
     /// Why not more, in words.
     #[serde(default)]
     pub submit_limited_by: Option<String>,
+    /// What the batch system itself expects of a job submitted now.
+    #[serde(default)]
+    pub expected_waits: Vec<ExpectedWait>,
+}
+
+/// A wait that the batch system expects (`sbatch --test-only`). Taken for what half of the jobs wait, while
+/// too few have been seen.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedWait {
+    /// The pool.
+    #[serde(default = "default_pool")]
+    pub pool: String,
+    /// Seconds of walltime asked about; that of the pool if absent.
+    #[serde(default)]
+    pub walltime: Option<f64>,
+    /// Seconds in the queue.
+    pub wait: f64,
 }
 
 /// Tasks that are alike: same command template, same needs.
@@ -55,6 +89,9 @@ pub struct TaskClass {
     /// Tasks that could start now, were there room.
     #[serde(default)]
     pub ready: u64,
+    /// Tasks that wait for others: no demand, but a sign that more is to come.
+    #[serde(default)]
+    pub waiting: u64,
     /// Tasks that may run at once, of those that are ready and those that run; `None` = all.
     #[serde(default)]
     pub at_once_max: Option<u64>,
@@ -88,6 +125,10 @@ pub struct RunningTasks {
 pub struct Durations {
     /// How many have ended; 0 = nothing is known.
     pub ended: u64,
+    /// Runs that the end of a walltime cut although they had most of it. They are in `mean`, `p90` and
+    /// `longest` with half as much again as they ran, and not in `ended`.
+    #[serde(default)]
+    pub cut: u64,
     /// Mean.
     pub mean: f64,
     /// What nine of ten do not exceed.
