@@ -2,8 +2,10 @@
 //! simulated batch system, simulated workers and tasks, and virtual time. Deterministic: everything random
 //! comes from one seed.
 
+pub mod input;
 pub mod policy;
 pub mod queue;
+pub mod trace;
 pub mod workload;
 
 use serde::Serialize;

@@ -1,4 +1,24 @@
-//! How long jobs wait: models of a batch system's queue.
+//! How long jobs wait: models of a batch system's queue. `constant` and `lognormal` need nothing, `nearest` and
+//! `easy` a log of a real one.
+
+mod choice;
+mod constant;
+mod easy;
+mod lognormal;
+mod machine;
+mod nearest;
+#[cfg(test)]
+mod reference;
+mod starts;
+#[cfg(test)]
+mod tests;
+
+pub use choice::{Choice, ChoiceError};
+pub use constant::Constant;
+pub use easy::Easy;
+pub use lognormal::LogNormal;
+pub(super) use lognormal::normal;
+pub use nearest::Nearest;
 
 /// What a job asks for.
 #[derive(Clone, Copy, PartialEq, Debug)]
