@@ -3,8 +3,10 @@
 //! comes from one seed.
 
 pub mod input;
+pub mod plot;
 pub mod policy;
 pub mod queue;
+pub mod stdio;
 pub mod trace;
 pub mod workload;
 

@@ -1,0 +1,151 @@
+//! The controller for somebody else's simulator: settings on the first line, then an observation a line in and
+//! a decision a line out.
+
+use crate::adapt::{Controller, Decision, Learned, Observation, Settings};
+use serde::Deserialize;
+use std::io::{BufRead, Read};
+
+/// Longest line in bytes: an observation of a hundred thousand jobs.
+const LINE_MAX: u64 = 64 << 20;
+
+/// Why it ended early.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StdioError<E> {
+    /// The settings are wrong.
+    #[error("the settings are wrong: {0}")]
+    Settings(String),
+    /// An observation is wrong.
+    #[error("line {line} is no observation: {what}")]
+    Observation {
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The input cannot be read.
+    #[error("cannot read: {0}")]
+    Input(String),
+    /// A decision could not be written.
+    #[error("cannot write")]
+    Output(E),
+}
+
+/// The first line, if it says more than settings.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    settings: Settings,
+    #[serde(default)]
+    learned: Learned,
+}
+
+/// Reads until the end of the input, and gives every decision to `tell` before it reads on.
+///
+/// # Errors
+/// A line is wrong, too long or cannot be read; or what `tell` says.
+pub fn serve<E>(
+    mut input: impl BufRead,
+    mut tell: impl FnMut(&Decision) -> Result<(), E>,
+) -> Result<(), StdioError<E>> {
+    let mut controller: Option<Controller> = None;
+    let mut text = String::new();
+    let mut line = 0;
+    loop {
+        text.clear();
+        let read = input.by_ref().take(LINE_MAX).read_line(&mut text);
+        if read.map_err(|error| StdioError::Input(error.to_string()))? == 0 {
+            break;
+        }
+        line += 1;
+        if text.trim().is_empty() {
+            continue;
+        }
+        match &mut controller {
+            None => controller = Some(start(&text).map_err(StdioError::Settings)?),
+            Some(controller) => {
+                let seen: Observation = serde_json::from_str(&text)
+                    .map_err(|error| StdioError::Observation { line, what: in_line(&error) })?;
+                tell(&controller.decide(&seen)).map_err(StdioError::Output)?;
+            }
+        }
+    }
+    if controller.is_none() { Err(StdioError::Settings("there is no line with them".to_owned())) } else { Ok(()) }
+}
+
+fn start(text: &str) -> Result<Controller, String> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| in_line(&error))?;
+    let start: Start = if value.get("settings").is_some() {
+        serde_json::from_value(value).map_err(|error| error.to_string())?
+    } else {
+        let settings = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        Start { settings, learned: Learned::default() }
+    };
+    let settings = &start.settings;
+    if settings.pools.is_empty() {
+        return Err("`pools` is empty".to_owned());
+    }
+    if settings.min > settings.max {
+        return Err(format!("`min` is {}, more than `max`, {}", settings.min, settings.max));
+    }
+    if !(0.05..=0.95).contains(&settings.efficiency) {
+        return Err(format!("`efficiency` is {}, not 0.05 to 0.95", settings.efficiency));
+    }
+    Ok(Controller::new(start.settings, start.learned))
+}
+
+/// The parser counts lines of its own: only the column means something here.
+fn in_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: &str = r#"{"min": 0, "max": 4, "pools": [{"cores": 2}]}"#;
+    const SEEN: &str = r#"{"now": 10, "classes": [{"name": "a", "ready": 9}]}"#;
+
+    fn run(lines: &[&str]) -> Result<Vec<Decision>, StdioError<String>> {
+        let mut decisions = Vec::new();
+        let text = lines.join("\n");
+        serve(text.as_bytes(), |decision| {
+            decisions.push(decision.clone());
+            Ok(())
+        })?;
+        Ok(decisions)
+    }
+
+    #[test]
+    fn decides_what_the_controller_decides() {
+        let settings: Settings = serde_json::from_str(SETTINGS).unwrap();
+        let mut controller = Controller::new(settings, Learned::default());
+        let want = controller.decide(&serde_json::from_str(SEEN).unwrap());
+        assert!(!want.submit.is_empty());
+        let start = format!(r#"{{"settings": {SETTINGS}, "learned": {{}}}}"#);
+        assert_eq!(run(&[SETTINGS, "", SEEN]).unwrap(), [want.clone()]);
+        assert_eq!(run(&[&start, SEEN, ""]).unwrap(), [want]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        for (lines, words) in [
+            (&[][..], "there is no line"),
+            (&["{"], "the settings are wrong: EOF while parsing an object at column 1"),
+            (&[r#"{"min": 0, "max": 4, "pools": []}"#], "`pools` is empty"),
+            (&[r#"{"min": 5, "max": 4, "pools": [{"cores": 2}]}"#], "`min` is 5"),
+            (&[r#"{"min": 0, "max": 4, "pools": [{"cores": 2}], "efficiency": 2}"#], "`efficiency` is 2"),
+            (&[r#"{"min": 0, "max": 4, "pool": [{"cores": 2}]}"#], "unknown field `pool`"),
+            (&[SETTINGS, "", SEEN, r#"{"nou": 1}"#], "line 4 is no observation: unknown field `nou`"),
+            (&[SETTINGS, "nonsense"], "line 2 is no observation: expected"),
+        ] {
+            let error = run(lines).unwrap_err();
+            assert!(error.to_string().contains(words), "{lines:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_ends_it() {
+        let ended = serve(format!("{SETTINGS}\n{SEEN}\n{SEEN}").as_bytes(), |_| Err("left"));
+        assert_eq!(ended, Err(StdioError::Output("left")));
+    }
+}
