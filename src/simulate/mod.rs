@@ -6,6 +6,7 @@ pub mod input;
 pub mod plot;
 pub mod policy;
 pub mod queue;
+pub mod report;
 pub mod stdio;
 pub mod trace;
 pub mod workload;
