@@ -3,7 +3,7 @@
 
 use super::demand::Wish;
 use super::pack::{Packing, Room};
-use super::pool::Pool;
+use super::pool::{GivenUp, Pool};
 use super::words;
 use super::{
     Decision, Durations, JobPhase, JobView, Learned, Numbers, Observation, Rule, Settings, Submission, TaskClass,
@@ -17,6 +17,8 @@ const PAUSE_MIN: f64 = 1.0;
 /// While most of the work is of unknown length: jobs at once, and the seconds in which they double.
 const SLOW_START: f64 = 16.0;
 const SLOW_START_DOUBLES: f64 = 5.0;
+/// Share of the learned idle time that is granted when no task is ready or will be by itself.
+const NOTHING_LEFT: f64 = 0.25;
 /// Classes whose durations are remembered.
 const REMEMBERED_MAX: usize = 256;
 
@@ -27,6 +29,8 @@ struct Track {
     wait_counted: bool,
     startup_counted: bool,
     idle_since: Option<f64>,
+    /// What another job would have cost when it was last looked at.
+    price: f64,
     given_up: bool,
 }
 
@@ -42,6 +46,8 @@ pub struct Controller {
     /// Jobs that may be submitted now, where there is a rate, and when that was counted.
     tokens: f64,
     counted_at: Option<f64>,
+    /// Whether tasks are ready, or will be when others have ended.
+    work_left: bool,
 }
 
 /// The jobs of one pool, and the work for them.
@@ -84,6 +90,7 @@ impl Controller {
             unknown_since: None,
             tokens,
             counted_at: None,
+            work_left: false,
         }
     }
 
@@ -101,6 +108,8 @@ impl Controller {
     /// Decides what to do now.
     pub fn decide(&mut self, seen: &Observation) -> Decision {
         self.learn(seen);
+        let left = |class: &TaskClass| class.ready + class.waiting > 0;
+        self.work_left = seen.classes.iter().any(left);
         let mut decision = Decision { now: seen.now, ..Decision::default() };
         let wishes = self.wishes(seen, &mut decision);
         let mut sights = self.sights(seen);
@@ -154,7 +163,7 @@ impl Controller {
                 && job.idle_since != Some(since)
                 && !track.given_up
             {
-                let price = known.price();
+                let price = if track.price > 0.0 { track.price } else { known.price(1) };
                 let until = job.idle_since.unwrap_or(seen.now).min(seen.now);
                 known.rental.end_gap((until - since).max(0.0), None, price);
             }
@@ -434,6 +443,7 @@ impl Controller {
         let efficiency = self.settings.efficiency;
         let staying: u32 = sights.iter().map(Sight::staying).sum();
         let mut spare = staying.saturating_sub(self.settings.min);
+        let work = self.work_left;
         for (sight, pool) in sights.iter().zip(&mut self.pools) {
             // Half of what a new one would need: those that were asked for are not given up at once.
             let life = pool.useful_life(efficiency) / 2.0;
@@ -448,7 +458,7 @@ impl Controller {
             }
             decision.numbers.surplus += surplus;
             let since = *pool.surplus_since.get_or_insert(now);
-            if now - since < pool.patience() {
+            if now - since < pool.patience(work) {
                 continue;
             }
             pool.surplus_since = None;
@@ -465,6 +475,7 @@ impl Controller {
         let cancelled = number(decision.cancel.len());
         let staying: u32 = sights.iter().map(Sight::staying).sum();
         let mut spare = staying.saturating_sub(self.settings.min + cancelled);
+        let mut level = staying - cancelled;
         for (at, sight) in sights.iter().enumerate() {
             let mut idle: Vec<(f64, &JobView)> =
                 sight.up.iter().filter(|job| !job.silent).filter_map(|job| Some((job.idle_since?, *job))).collect();
@@ -472,6 +483,10 @@ impl Controller {
             for (since, job) in idle {
                 let able = wishes.iter().filter(|wish| wish.ready > 0 && wish.able[at]);
                 let shortest = able.map(|wish| wish.time_needed(&self.pools[at])).reduce(f64::min);
+                let price = self.pools[at].price(level);
+                if let Some(track) = self.tracks.get_mut(&job.id) {
+                    track.price = price;
+                }
                 let threshold = self.threshold(at, job.id, since);
                 let rule = match shortest {
                     // It may run them, and will within this turn.
@@ -487,6 +502,7 @@ impl Controller {
                     break;
                 }
                 spare = spare.saturating_sub(1);
+                level -= 1;
                 decision.drain.push(job.id);
                 decision.numbers.idle_threshold = now - since;
                 if matches!(decision.rule, Rule::Steady | Rule::Held) {
@@ -494,7 +510,7 @@ impl Controller {
                 }
                 if let Some(track) = self.tracks.get_mut(&job.id).filter(|track| !track.given_up) {
                     track.given_up = true;
-                    self.pools[at].given_up.push((since, now - since));
+                    self.pools[at].given_up.push(GivenUp { since, idle: now - since, price });
                 }
             }
         }
@@ -507,8 +523,9 @@ impl Controller {
         }
         let mixed = self.settings.seed ^ (u64::from(job) << 32) ^ since.to_bits().rotate_left(17);
         let draw = fastrand::Rng::with_seed(mixed).f64();
-        let pool = &self.pools[pool];
-        pool.rental.threshold(pool.price(), draw)
+        let price = self.tracks.get(&job).map_or(0.0, |track| track.price);
+        let threshold = self.pools[pool].rental.threshold(price, draw);
+        if self.work_left { threshold } else { threshold * NOTHING_LEFT }
     }
 
     /// Returns when something may have to be decided although nothing happens.
@@ -519,7 +536,7 @@ impl Controller {
         }
         for (at, (sight, pool)) in sights.iter().zip(&self.pools).enumerate() {
             if let Some(since) = pool.surplus_since {
-                next = next.min(since + pool.patience());
+                next = next.min(since + pool.patience(self.work_left));
             }
             for job in &sight.up {
                 if let Some(since) = job.idle_since {

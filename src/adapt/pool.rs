@@ -13,14 +13,23 @@ const STARTUP_WEIGHT: f64 = 0.2;
 /// A start-up longer than this was something else.
 const STARTUP_MAX: f64 = 3600.0;
 /// The price of another job: start-up, and this share of the wait, within bounds.
-const WAIT_PRICE: f64 = 0.25;
-const PRICE_MIN: f64 = 30.0;
+const WAIT_PRICE: f64 = 0.1;
+const PRICE_MIN: f64 = 20.0;
 const PRICE_MAX: f64 = 600.0;
 /// Bounds of the time for which pending jobs may be superfluous.
-const PATIENCE_MIN: f64 = 30.0;
-const PATIENCE_MAX: f64 = 300.0;
+const PATIENCE_MIN: f64 = 10.0;
+const PATIENCE_MAX: f64 = 60.0;
+const PATIENCE_MAX_AT_WORK: f64 = 1800.0;
 /// Every so many jobs, one asks for a shorter walltime than the best.
 const PROBE_EVERY: u64 = 10;
+
+/// A job that was given up: since when it was idle, for how long, and the price of another one at that time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GivenUp {
+    pub(super) since: f64,
+    pub(super) idle: f64,
+    pub(super) price: f64,
+}
 
 /// What is known of one pool. Times in seconds.
 #[derive(Clone, Debug)]
@@ -30,9 +39,9 @@ pub(super) struct Pool {
     waits: Waits,
     startup: Option<f64>,
     pub(super) rental: Rental,
-    /// Jobs that were given up because they were idle: since when they had been, and for how long. The next
-    /// job asked for says how long the gap of the last one was.
-    pub(super) given_up: Vec<(f64, f64)>,
+    /// Jobs that were given up because they were idle. The next job asked for says how long the gap of the last
+    /// one was.
+    pub(super) given_up: Vec<GivenUp>,
     /// Since when there have been more pending jobs than needed.
     pub(super) surplus_since: Option<f64>,
     asked: u64,
@@ -127,21 +136,22 @@ impl Pool {
         job.ends_at.map_or(f64::INFINITY, |ends| ends - now - self.shape.drain_lead)
     }
 
-    /// Returns what another job costs: idle time that is worth spending to keep one.
-    pub(super) fn price(&self) -> f64 {
-        (self.startup() + WAIT_PRICE * self.wait(0.5)).clamp(PRICE_MIN, PRICE_MAX)
+    /// Returns what getting another job costs, as idle time worth spending to keep one of `jobs`. All that are
+    /// missing are waited for at the same time, so each has its part of that price.
+    pub(super) fn price(&self, jobs: u32) -> f64 {
+        (self.startup() + WAIT_PRICE * self.wait(0.5) / f64::from(jobs.max(1))).clamp(PRICE_MIN, PRICE_MAX)
     }
 
-    /// Returns for how long pending jobs may be superfluous before they are cancelled.
-    pub(super) fn patience(&self) -> f64 {
-        (self.wait(0.5) / 2.0).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    /// Returns for how long pending jobs may be superfluous before they are cancelled. Where there is work, more of
+    /// it may come, and their place in the queue is worth more.
+    pub(super) fn patience(&self, work: bool) -> f64 {
+        (self.wait(0.5) / 2.0).clamp(PATIENCE_MIN, if work { PATIENCE_MAX_AT_WORK } else { PATIENCE_MAX })
     }
 
     /// Jobs are asked for now: the last ones given up are bought back, their gaps are over.
     pub(super) fn buy_back(&mut self, jobs: u32, now: f64) {
-        let price = self.price();
         for _ in 0..jobs {
-            let Some((since, idle)) = self.given_up.pop() else { return };
+            let Some(GivenUp { since, idle, price }) = self.given_up.pop() else { return };
             self.rental.end_gap((now - since).max(idle), Some(idle), price);
         }
     }
@@ -234,9 +244,9 @@ mod tests {
     #[test]
     fn a_job_given_up_too_early_is_a_gap() {
         let mut pool = pool(&[]);
-        pool.given_up.push((100.0, 40.0));
+        pool.given_up.push(GivenUp { since: 100.0, idle: 40.0, price: 50.0 });
         pool.buy_back(2, 200.0);
         assert_eq!(pool.rental.gaps(), [100.0]);
-        assert_eq!(pool.rental.paid(), 40.0 + pool.price());
+        assert_eq!(pool.rental.paid(), 90.0);
     }
 }
