@@ -49,6 +49,7 @@ fn spec() -> Spec {
         backend: BackendKind::Local,
         pool,
         jobs: 3,
+        adapt: None,
         counters: BTreeMap::new(),
         interface: None,
         address: None,

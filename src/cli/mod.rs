@@ -1,6 +1,7 @@
 //! The command line: clap types and one file per command. What was typed becomes requests, settings
 //! and sentences; nothing here decides anything about jobs or tasks.
 
+mod adapt;
 mod cancel;
 mod config;
 mod connect;
@@ -105,6 +106,7 @@ impl From<ProgressChoice> for Choice {
 enum Command {
     Up(Box<up::UpArgs>),
     Scale(scale::ScaleArgs),
+    Adapt(adapt::AdaptArgs),
     Status(status::StatusArgs),
     Ls(ls::LsArgs),
     Down(down::DownArgs),
@@ -164,6 +166,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, Problem> {
     match command {
         Command::Up(args) => up::run(&args, context),
         Command::Scale(args) => scale::run(&args, context),
+        Command::Adapt(args) => adapt::run(&args, context),
         Command::Status(args) => status::run(&args, context),
         Command::Ls(args) => ls::run(&args, context),
         Command::Down(args) => down::run(&args, context),

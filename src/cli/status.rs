@@ -209,7 +209,9 @@ fn work_line(status: &Status) -> String {
 
 fn jobs_line(status: &Status) -> String {
     let number = |pick: &dyn Fn(&Job) -> bool| status.jobs.iter().filter(|job| pick(job)).count() as u64;
-    let mut words = format!("want {}: ", grouped(u64::from(status.wanted)));
+    let bounds =
+        status.adapt.map(|adapt| format!(" ({}..{} by load)", grouped(adapt.min.into()), grouped(adapt.max.into())));
+    let mut words = format!("want {}{}: ", grouped(u64::from(status.wanted)), bounds.unwrap_or_default());
     let parts = [
         (number(&|job| job.state == JobState::Up && !job.silent), "up"),
         (number(&|job| job.state == JobState::Draining && !job.silent), "draining"),
@@ -304,7 +306,7 @@ pub(super) struct View<'a> {
     cluster: &'a str,
     backend: &'static str,
     engine: &'static str,
-    scaling: Scaling,
+    scaling: Scaling<'a>,
     server: ServerView<'a>,
     jobs: Vec<JobView<'a>>,
     workers: Vec<WorkerView<'a>>,
@@ -318,9 +320,13 @@ pub(super) struct View<'a> {
 }
 
 #[derive(Serialize)]
-struct Scaling {
+struct Scaling<'a> {
     mode: &'static str,
     jobs: u32,
+    min: Option<u32>,
+    max: Option<u32>,
+    efficiency: Option<f64>,
+    reason: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -365,6 +371,18 @@ struct Used {
     wall_seconds: f64,
     cpu_seconds: f64,
     memory_bytes_max: u64,
+}
+
+fn scaling(status: &Status) -> Scaling<'_> {
+    let adapt = status.adapt.as_ref();
+    Scaling {
+        mode: if adapt.is_some() { "adapt" } else { "fixed" },
+        jobs: status.wanted,
+        min: adapt.map(|adapt| adapt.min),
+        max: adapt.map(|adapt| adapt.max),
+        efficiency: adapt.map(|adapt| f64::from(adapt.efficiency_percent) / 100.0),
+        reason: status.scaling.as_deref(),
+    }
 }
 
 /// Returns what `status --json` prints.
@@ -414,7 +432,7 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
         cluster: folder.name(),
         backend: backend.as_str(),
         engine: "native",
-        scaling: Scaling { mode: "fixed", jobs: status.wanted },
+        scaling: scaling(status),
         server: ServerView {
             host: &status.host,
             pid: status.pid,

@@ -121,7 +121,7 @@ pub(super) async fn up(
         return Err(Problem::new(Kind::Usage, format!("cluster {} is up with other options", folder.name()))
             .done("nothing was changed")
             .why(differences.join("; "))
-            .fix("dcluster scale N  changes the number of jobs")
+            .fix("dcluster scale N, or adapt --min N --max N  changes the number of jobs")
             .fix("dcluster down, then up  changes the rest; or up --name OTHER"));
     }
     if news == News::Revived {
@@ -227,14 +227,18 @@ async fn wait_for_jobs(client: &mut Client, jobs: u32, backend: BackendKind, con
 fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &Context) {
     let flag = super::connect::cluster_flag(folder);
     let name = folder.name();
-    let jobs = count(u64::from(status.wanted), "job");
+    let jobs = match &status.adapt {
+        Some(_) => super::adapt::mode(status),
+        None => count(u64::from(status.wanted), "job"),
+    };
     let cores = count(u64::from(spec.pool.cores), "core");
     match news {
         News::Running => {
             let up = status.jobs.iter().filter(|job| job.live()).count();
-            context
-                .printer
-                .note(&format!("cluster {name} is up already, with the same options: {} of {jobs} live", up));
+            context.printer.note(&match status.adapt {
+                Some(_) => format!("cluster {name} is up already, with the same options: {up} live, {jobs}"),
+                None => format!("cluster {name} is up already, with the same options: {up} of {jobs} live"),
+            });
         }
         News::Revived => {
             context.printer.note(&format!("the server of cluster {name} was gone and is back; jobs and tasks went on"))

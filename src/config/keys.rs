@@ -53,6 +53,18 @@ pub enum Key {
     Pin,
     /// What a worker runs before it leaves.
     OnExit,
+    /// Jobs there always are, where their number follows the load.
+    Min,
+    /// Jobs there never are more of; their number follows the load.
+    Max,
+    /// Share of a new job's time that must be useful.
+    Efficiency,
+    /// After how long an idle job is given up.
+    IdleTimeout,
+    /// Jobs that may be pending at once.
+    MaxPending,
+    /// Jobs that may be submitted in a minute.
+    Rate,
 }
 
 /// What is known of a key: its name, its flag, other spellings.
@@ -74,7 +86,7 @@ const fn names(
 
 impl Key {
     /// Every key, in the order in which people read them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 29] = [
         Self::Name,
         Self::Profile,
         Self::Backend,
@@ -98,6 +110,12 @@ impl Key {
         Self::Counters,
         Self::Pin,
         Self::OnExit,
+        Self::Min,
+        Self::Max,
+        Self::Efficiency,
+        Self::IdleTimeout,
+        Self::MaxPending,
+        Self::Rate,
     ];
 
     #[rustfmt::skip] // A table.
@@ -126,6 +144,12 @@ impl Key {
             Self::Counters => names("counters", "--counter", "DCLUSTER_COUNTERS", &["counter"]),
             Self::Pin => names("pin", "--pin", "DCLUSTER_PIN", &[]),
             Self::OnExit => names("on-exit", "--on-exit", "DCLUSTER_ON_EXIT", &[]),
+            Self::Min => names("min", "--min", "DCLUSTER_MIN", &["minimum"]),
+            Self::Max => names("max", "--max", "DCLUSTER_MAX", &["maximum"]),
+            Self::Efficiency => names("efficiency", "--efficiency", "DCLUSTER_EFFICIENCY", &["prefer"]),
+            Self::IdleTimeout => names("idle-timeout", "--idle-timeout", "DCLUSTER_IDLE_TIMEOUT", &[]),
+            Self::MaxPending => names("max-pending", "--max-pending", "DCLUSTER_MAX_PENDING", &[]),
+            Self::Rate => names("rate", "--rate", "DCLUSTER_RATE", &[]),
         }
     }
 

@@ -35,7 +35,7 @@ pub struct PoolOptions {
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
 
-    /// Jobs to ask for (default: 1). Each runs one worker.
+    /// Jobs to ask for (default: 1). Each runs one worker. With --max their number follows the load.
     #[arg(long, value_name = "N")]
     pub jobs: Option<String>,
 
@@ -138,6 +138,59 @@ pub struct PoolOptions {
     /// prints is in the job's output. Not run when the worker is killed.
     #[arg(long, value_name = "LINE", allow_hyphen_values = true)]
     pub on_exit: Option<String>,
+
+    /// How the number of jobs follows the load.
+    #[command(flatten)]
+    pub adapt: AdaptOptions,
+}
+
+/// How the number of jobs follows the load.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+#[command(next_help_heading = "Number of jobs by load")]
+pub struct AdaptOptions {
+    /// Jobs there always are (default: 0).
+    #[arg(long, visible_alias = "minimum", value_name = "N")]
+    pub min: Option<String>,
+
+    /// Jobs there never are more of; their number follows the load.
+    #[arg(long, visible_alias = "maximum", value_name = "N")]
+    pub max: Option<String>,
+
+    /// What counts more, time or core-hours: speed, balanced (default), thrift; or a number.
+    ///
+    /// The share of a new job's time, start-up included, that must be useful for it to be asked for: 0.05 to
+    /// 0.95. speed is 0.5, balanced 0.65, thrift 0.85.
+    #[arg(long, visible_alias = "prefer", value_name = "SHARE")]
+    pub efficiency: Option<String>,
+
+    /// After how long an idle job is given up (default: learned from waits and gaps).
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<String>,
+
+    /// Jobs that may be pending at once (default: as many as are of use).
+    #[arg(long, value_name = "N")]
+    pub max_pending: Option<String>,
+
+    /// Jobs that may be asked for in a minute, like 10 or 10/min (default: as many as are of use).
+    #[arg(long, value_name = "N/min")]
+    pub rate: Option<String>,
+}
+
+impl AdaptOptions {
+    /// Writes the flags that were given into a layer.
+    pub fn add_to(&self, layer: &mut Layer) {
+        let Self { min, max, efficiency, idle_timeout, max_pending, rate } = self;
+        for (key, text) in [
+            (Key::Min, min),
+            (Key::Max, max),
+            (Key::Efficiency, efficiency),
+            (Key::IdleTimeout, idle_timeout),
+            (Key::MaxPending, max_pending),
+            (Key::Rate, rate),
+        ] {
+            set(layer, key, text.as_deref());
+        }
+    }
 }
 
 impl ClusterOption {
@@ -173,7 +226,9 @@ impl PoolOptions {
             counters,
             pin,
             on_exit,
+            adapt,
         } = self;
+        adapt.add_to(layer);
         for (key, text) in [
             (Key::Profile, profile),
             (Key::Backend, backend),

@@ -3,9 +3,10 @@
 
 use super::host::Facts;
 use super::keys::Key;
-use super::layers::{Origin, RawValue, Settings};
+use super::layers::{Layers, Origin, RawValue, Settings};
+use super::options::AdaptOptions;
 use super::problem::ConfigError;
-use super::spec::{BackendKind, PoolSpec, Spec};
+use super::spec::{Adapt, BackendKind, PoolSpec, Spec};
 use super::units::{clock_duration, human_duration, human_size};
 use super::values;
 use serde::Serialize;
@@ -57,6 +58,23 @@ pub struct Resolved {
 pub fn resolve(settings: &Settings, facts: &Facts) -> Result<Resolved, ConfigError> {
     resolve_all(settings, facts)
         .map_err(|problems| problems.into_iter().next().expect("resolve_all fails only with problems"))
+}
+
+/// Returns how the number of jobs is to follow the load, as the options of `dcluster adapt` alone say.
+///
+/// # Errors
+/// The first problem, a missing `--max` among them.
+pub fn adapt_of(options: &AdaptOptions) -> Result<Adapt, ConfigError> {
+    let mut layers = Layers::default();
+    options.add_to(&mut layers.flags);
+    let settings = layers.settings()?;
+    let mut resolver = Resolver { settings: &settings, problems: Vec::new(), shown: Vec::new() };
+    let adapt = resolver.adapt(1, &Origin::BuiltIn { because: None });
+    match (resolver.problems.into_iter().next(), adapt) {
+        (None, Some(adapt)) => Ok(adapt),
+        (Some(problem), _) => Err(problem),
+        (None, None) => Err(ConfigError::new("--max is missing").fix("dcluster adapt --min 0 --max N")),
+    }
 }
 
 /// Returns the specification, or all problems, at least one.
@@ -112,6 +130,7 @@ impl Resolver<'_> {
         let spec = Spec {
             backend: backend.value,
             pool,
+            adapt: self.adapt(jobs.value, &jobs.origin),
             jobs: jobs.value,
             counters: counters.value,
             interface: self.optional(Key::Interface, values::interface, "all"),
@@ -119,6 +138,66 @@ impl Resolver<'_> {
             orphan_timeout_seconds: orphan_timeout.value,
         };
         (name.value, spec)
+    }
+
+    /// The number of jobs follows the load where a maximum is given. What is typed wins over what is written:
+    /// `--jobs` over `max` in a file.
+    fn adapt(&mut self, jobs: u32, jobs_from: &Origin) -> Option<Adapt> {
+        let number = |what| move |raw: &RawValue| values::count(raw, what, 0, values::JOBS_MAX);
+        let most = |what| move |raw: &RawValue| values::count(raw, what, 1, values::JOBS_MAX);
+        let by_hand = matches!(jobs_from, Origin::Flag { .. });
+        let max_from = self.settings.values.get(&Key::Max).map(|raw| raw.origin.clone());
+        let max = self.optional(Key::Max, most("jobs"), "the number of jobs is fixed");
+        let min = self.optional(Key::Min, number("jobs"), "0");
+        let text = |percent: &u32| format!("{percent} %");
+        let efficiency = self.optional_as(Key::Efficiency, values::efficiency, text, "65 % (balanced)");
+        let human = |seconds: &u64| human_duration(*seconds);
+        let idle_timeout_seconds = self.optional_as(Key::IdleTimeout, |raw| values::duration(raw, 1), human, "learned");
+        let max_pending = self.optional(Key::MaxPending, most("jobs"), "any number");
+        let rate_per_minute = self.optional(Key::Rate, values::rate, "any number");
+        let (Some(max), Some(max_from)) = (max, max_from) else {
+            if let Some((key, raw)) = self.flag_without_max() {
+                let problem = ConfigError::new(format!(
+                    "{} says how jobs follow the load, and {} is missing",
+                    key.flag(),
+                    Key::Max.flag()
+                ));
+                self.problems.push(problem.at(&raw).fix("add --max N, the largest number of jobs"));
+            }
+            return None;
+        };
+        match (&max_from, by_hand) {
+            (Origin::Flag { .. }, true) => {
+                let problem = ConfigError::new(format!(
+                    "--jobs {jobs} holds a number of jobs, --max {max} lets it follow the load"
+                ));
+                self.problems.push(problem.at(&max_from).fix("say one of them; --min N keeps N jobs in any case"));
+                return None;
+            }
+            (_, true) => return None,
+            _ => {}
+        }
+        let adapt = Adapt {
+            min: min.unwrap_or(0),
+            max,
+            efficiency_percent: efficiency.unwrap_or(Adapt::BALANCED),
+            idle_timeout_seconds,
+            max_pending,
+            rate_per_minute,
+        };
+        if let Err(what) = adapt.check() {
+            self.problems.push(ConfigError::new(what).at(&max_from).fix("--min N and --max M with N not above M"));
+        }
+        Some(adapt)
+    }
+
+    /// Returns an option that was typed and means nothing without a maximum.
+    fn flag_without_max(&self) -> Option<(Key, Origin)> {
+        let keys = [Key::Min, Key::Efficiency, Key::IdleTimeout, Key::MaxPending, Key::Rate];
+        keys.into_iter().find_map(|key| match &self.settings.values.get(&key)?.origin {
+            origin @ Origin::Flag { .. } => Some((key, origin.clone())),
+            _ => None,
+        })
     }
 
     fn pool(&mut self, backend: &Value<BackendKind>, facts: &Facts) -> PoolSpec {

@@ -33,6 +33,9 @@ pub struct Spec {
     pub pool: PoolSpec,
     /// Jobs asked for at `up`.
     pub jobs: u32,
+    /// Asked for at `up`: their number follows the load.
+    #[serde(default)]
+    pub adapt: Option<Adapt>,
     /// Cluster-wide counters: name → total.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
@@ -44,6 +47,53 @@ pub struct Spec {
     pub address: Option<std::net::IpAddr>,
     /// Seconds a worker lives on without its server.
     pub orphan_timeout_seconds: u64,
+}
+
+/// The number of jobs follows the load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Adapt {
+    /// Jobs there always are.
+    pub min: u32,
+    /// Jobs there never are more of.
+    pub max: u32,
+    /// Share of a new job's time that must be useful, in per cent: 5 to 95.
+    pub efficiency_percent: u32,
+    /// Seconds after which an idle job is given up; `None` = learned.
+    #[serde(default)]
+    pub idle_timeout_seconds: Option<u64>,
+    /// Jobs that may be pending at once.
+    #[serde(default)]
+    pub max_pending: Option<u32>,
+    /// Jobs that may be submitted in a minute.
+    #[serde(default)]
+    pub rate_per_minute: Option<u32>,
+}
+
+impl Adapt {
+    /// The efficiency in per cent where none is said.
+    pub const BALANCED: u32 = 65;
+
+    /// Says what makes no sense, if anything.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let most = super::values::JOBS_MAX;
+        match self {
+            Self { min, max, .. } if min > max => {
+                Err(format!("the minimum of {min} jobs is above the maximum of {max}"))
+            }
+            Self { max, .. } if *max > most => Err(format!("a cluster has at most {most} jobs, not {max}")),
+            Self { efficiency_percent: percent, .. } if !(5..=95).contains(percent) => {
+                Err(format!("an efficiency is 5 % to 95 %, not {percent} %"))
+            }
+            Self { max_pending: Some(0), .. } => Err("with no job pending at a time there never is one".to_owned()),
+            Self { rate_per_minute: Some(0), .. } => {
+                Err("with no job asked for in a minute there never is one".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The shape of one job.

@@ -25,6 +25,34 @@ const RESOURCES: [&str; 6] = ["core", "cores", "cpus", "gpus", "memory", "mem"];
 
 type Parsed<T> = Result<T, ConfigError>;
 
+/// Parses the share of a new job's time that must be useful, in per cent.
+pub(super) fn efficiency(raw: &RawValue) -> Parsed<u32> {
+    let text = scalar(raw)?;
+    match text.to_ascii_lowercase().as_str() {
+        "speed" => return Ok(50),
+        "balanced" => return Ok(65),
+        "thrift" => return Ok(85),
+        _ => {}
+    }
+    let percent = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().ok(),
+        None => text.parse::<f64>().ok().map(|share| share * 100.0),
+    };
+    match percent {
+        Some(percent) if (5.0..=95.0).contains(&percent) => Ok(percent.round() as u32),
+        _ => Err(ConfigError::new(format!("{} is no efficiency", quoted(text)))
+            .because("it is the share of a new job's time that must be useful")
+            .fix("speed, balanced, thrift, or a number from 0.05 to 0.95")),
+    }
+}
+
+/// Parses a number of jobs in a minute.
+pub(super) fn rate(raw: &RawValue) -> Parsed<u32> {
+    let text = scalar(raw)?;
+    let number = text.strip_suffix("/min").unwrap_or(text).trim();
+    count(&RawValue::Scalar(number.to_owned()), "jobs a minute", 1, JOBS_MAX)
+}
+
 /// Returns the one text there must be.
 pub(super) fn scalar(raw: &RawValue) -> Parsed<&str> {
     match raw {

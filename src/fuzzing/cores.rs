@@ -48,6 +48,7 @@ fn new_core() -> Core {
         backend: BackendKind::Local,
         pool,
         jobs: 0,
+        adapt: None,
         counters: BTreeMap::from([("lic".to_owned(), 2)]),
         interface: None,
         address: None,

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     pub(super) connected: bool,
+    /// When it was intended and when it started, if that was in this server's time.
+    pub(super) intended: Option<u64>,
+    pub(super) started: Option<u64>,
     pub(super) up_since: Option<u64>,
     /// Its worker was up long enough.
     pub(super) proven: bool,
@@ -45,6 +48,8 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             connected: false,
+            intended: None,
+            started: None,
             up_since: None,
             proven: false,
             silent_since: None,
@@ -212,6 +217,7 @@ impl Ledger {
 
     /// Restores the number of jobs asked for, and whether so many were there once.
     pub fn restore_wanted(&mut self, jobs: u32, reached: bool) {
+        self.aim = Aim::Hold;
         self.wanted = jobs;
         self.reached = reached;
     }
@@ -244,7 +250,7 @@ impl Ledger {
     }
 
     /// Returns the jobs that are not over.
-    pub fn live(&self) -> impl Iterator<Item = &Job> {
+    pub fn live(&self) -> impl DoubleEndedIterator<Item = &Job> {
         self.live.iter().filter_map(|seq| self.jobs.get(seq))
     }
 
@@ -318,6 +324,17 @@ impl Ledger {
     pub fn adapt(&mut self, max: u32, now: Moment) {
         self.scale(0, now);
         self.aim = Aim::Adapt { max };
+    }
+
+    /// Restores who decides how many jobs there are.
+    pub fn restore_adapt(&mut self, max: u32) {
+        self.aim = Aim::Adapt { max };
+    }
+
+    /// Returns when a live job was intended, started and came up, by the monotonic clock in milliseconds;
+    /// `None` = before this server's time, or not yet.
+    pub fn times(&self, seq: JobSeq) -> [Option<u64>; 3] {
+        self.watches.get(&seq).map_or([None; 3], |watch| [watch.intended, watch.started, watch.up_since])
     }
 
     /// Returns who decides how many jobs there are.

@@ -140,6 +140,7 @@ impl Ledger {
             Observed::Running => {
                 watch.alive_at = Some(now.clock);
                 watch.pending_since = None;
+                watch.started.get_or_insert(now.clock);
                 job.started_at.get_or_insert(now.wall);
                 job.state = job.state.max(JobState::Started);
                 if !connected {
@@ -220,6 +221,8 @@ impl Ledger {
         job.cancelling |= job.draining;
         let watch = self.watches.entry(seq).or_default();
         watch.silent_since = None;
+        watch.intended = None;
+        watch.started = None;
         watch.up_since = None;
         watch.proven = false;
         watch.pending_since = None;

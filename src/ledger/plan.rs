@@ -1,5 +1,6 @@
 //! What to do now: how many jobs, which to end.
 
+use super::book::Watch;
 use super::limits::{CANCEL_PAUSE_MAX, SECOND};
 use super::{Aim, Job, JobState, Ledger, Moment, Order, Scaling, Situation};
 use crate::backends::{JobRef, Submit};
@@ -134,7 +135,7 @@ impl Ledger {
             };
             self.jobs.insert(seq, job);
             self.live.insert(seq);
-            self.watches.insert(seq, Default::default());
+            self.watches.insert(seq, Watch { intended: Some(now.clock), ..Watch::default() });
             self.in_flight.insert(seq);
             self.changed.insert(seq);
             jobs.push((seq, name));

@@ -53,6 +53,7 @@ impl Ledger {
             job.exit_code = None;
         }
         watch.connected = true;
+        watch.started.get_or_insert(now.clock);
         watch.up_since = Some(now.clock);
         watch.silent_since = None;
         watch.pending_since = None;

@@ -3,9 +3,12 @@
 use super::ids::{ArrayId, TaskId};
 use super::protocol::{Submission, Usage};
 use super::scheduler::{Counts, Kind};
+use crate::adapt;
+use crate::config::spec::Adapt;
 use crate::ledger::Job;
 use crate::selection::Selection;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a client says first.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,7 +34,7 @@ pub enum ClientMessage {
 }
 
 /// Server → client.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum ClientReply {
     /// Answer to the hello.
     Welcome {
@@ -105,6 +108,13 @@ pub enum Request {
         /// Number.
         jobs: u32,
     },
+    /// Let the number of jobs follow the load.
+    Adapt {
+        /// How.
+        adapt: Adapt,
+    },
+    /// The last decisions of the scaling loop.
+    Decisions,
     /// End the cluster; answers when nothing of it is left, or with what is.
     Down {
         /// How.
@@ -124,7 +134,7 @@ pub enum Request {
 }
 
 /// An answer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// To `Status`.
     Status(Box<Status>),
@@ -147,8 +157,10 @@ pub enum Reply {
     },
     /// To `Wait`.
     Progress(Progress),
-    /// To `Scale`.
+    /// To `Scale` and `Adapt`.
     Scaled,
+    /// To `Decisions`.
+    Decisions(Decisions),
     /// To `Output`: at most [`OUTPUT_BYTES_MAX`](super::protocol::OUTPUT_BYTES_MAX); empty at the end of what there is.
     Output {
         /// What stands there.
@@ -257,6 +269,12 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Jobs asked for.
     pub wanted: u32,
+    /// Their number follows the load.
+    #[serde(default)]
+    pub adapt: Option<Adapt>,
+    /// What the scaling loop decided last, in a sentence.
+    #[serde(default)]
+    pub scaling: Option<String>,
     /// Live jobs, and the last 20 that ended.
     pub jobs: Vec<Job>,
     /// Jobs that ended, in all.
@@ -292,6 +310,24 @@ pub struct Status {
     pub longest_turn_microseconds: u64,
 }
 
+/// What the scaling loop has decided.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Decisions {
+    /// The last ones, oldest first.
+    pub entries: Vec<adapt::Entry>,
+    /// Of live jobs, and of those that ended last: numbers of the decisions that concern them.
+    pub jobs: BTreeMap<u32, JobDecisions>,
+}
+
+/// Which decisions concern a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct JobDecisions {
+    /// It was asked for by this one.
+    pub asked: Option<u64>,
+    /// It was cancelled or drained by this one.
+    pub given_up: Option<u64>,
+}
+
 /// Failures that look alike.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Failure {
@@ -320,7 +356,12 @@ impl Request {
     pub fn changes(&self) -> bool {
         matches!(
             self,
-            Self::Submit { .. } | Self::Cancel { .. } | Self::Retry { .. } | Self::Scale { .. } | Self::Down { .. }
+            Self::Submit { .. }
+                | Self::Cancel { .. }
+                | Self::Retry { .. }
+                | Self::Scale { .. }
+                | Self::Adapt { .. }
+                | Self::Down { .. }
         )
     }
 }

@@ -103,6 +103,9 @@ impl Describer {
                 plain("joined", format!("worker {worker} joined on {}", escape(node)))
             }
             Record::Left { worker } => plain("left", format!("worker {worker} is gone")),
+            Record::Adapted(adapt) => {
+                plain("adapted", format!("{} to {} by load", adapt.min, count(u64::from(adapt.max), "job")))
+            }
             Record::Scaled { jobs, .. } => plain("scaled", format!("{} asked for", count(u64::from(*jobs), "job"))),
             Record::Stopping => plain("stopping", "the cluster goes down".to_owned()),
             Record::Opened => plain("opened", "the cluster is up again".to_owned()),

@@ -2,6 +2,7 @@
 //! are read without it. A disk that refuses them loses events, never work.
 
 use super::core::EventLine;
+use crate::adapt::Entry;
 use crate::cluster::private_folder;
 use crate::ledger::Moment;
 use crate::ui::words::iso_time;
@@ -27,6 +28,9 @@ pub struct Event {
     pub task: Option<String>,
     /// The sentence.
     pub text: String,
+    /// The decision of the scaling loop, with the figures it rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<serde_json::Value>,
 }
 
 /// Writes events.
@@ -58,10 +62,29 @@ impl EventFile {
                 job: line.job.map(|job| job.0),
                 task: line.task,
                 text: line.text,
+                decision: None,
             };
             text.push_str(&serde_json::to_string(&event).unwrap_or_default());
             text.push('\n');
         }
+        self.append(&text);
+    }
+
+    /// Appends a decision of the scaling loop.
+    pub fn write_decision(&mut self, entry: &Entry) {
+        tracing::info!(kind = "scaling", "{}", entry.decision.reason);
+        let event = Event {
+            time: iso_time(Timestamp::from_millisecond(entry.at.cast_signed()).unwrap_or_default()),
+            kind: "scaling".to_owned(),
+            job: None,
+            task: None,
+            text: entry.decision.reason.clone(),
+            decision: serde_json::to_value(&entry.decision).ok(),
+        };
+        self.append(&format!("{}\n", serde_json::to_string(&event).unwrap_or_default()));
+    }
+
+    fn append(&mut self, text: &str) {
         if let Some(file) = &mut self.file
             && let Err(error) = file.write_all(text.as_bytes())
         {

@@ -7,6 +7,7 @@ pub mod describe;
 mod driver;
 pub mod events;
 mod gate;
+mod learned;
 pub mod listen;
 pub mod log;
 mod outbox;
@@ -26,6 +27,7 @@ use self::record::Record;
 use self::writer::{FromJournal, ToJournal, Writer};
 use crate::backends::{self, Backend};
 use crate::cluster::{Folder, Identity};
+use crate::config::spec::Spec;
 use crate::error::{Kind, Problem};
 use crate::runtime::control::{ClientReply, Reply, Request};
 use crate::runtime::disk::{Disk, RealDisk};
@@ -281,6 +283,7 @@ struct Server {
     from_journal: mpsc::UnboundedReceiver<FromJournal>,
     backend: Arc<dyn Backend>,
     folder: PathBuf,
+    spec: Spec,
     events: EventFile,
     /// Last turn with records, and the last that is durable.
     written: u64,
@@ -323,6 +326,7 @@ impl Server {
             tracing::warn!(%error, "the backend does not answer yet");
         }
         let mut core = core_of(&folder, &identity, epoch, backend.jobs_per_submit())?;
+        core.set_learned(learned::read(&folder, &spec));
         let position = replay(&folder, &disk, &identity, taken.before.as_ref(), &mut core)?;
         let now = clock::now();
         let mut output = Output::default();
@@ -332,7 +336,7 @@ impl Server {
         let asks = options.open && (core.is_stopping() || !core.was_opened());
         core.finish_restore(options.open, taken.proved, now, &mut output);
         if asks && !core.is_stopping() {
-            core.open(spec.jobs, now, &mut output);
+            core.open(now, &mut output);
         }
         // The base holds all of this already; its records need not be written once more.
         output.records.clear();
@@ -386,6 +390,7 @@ impl Server {
             from_journal,
             backend,
             folder: folder.path().to_owned(),
+            spec,
             events,
             written: 0,
             unwritten: VecDeque::new(),
@@ -512,6 +517,14 @@ impl Server {
         let events = std::mem::take(&mut self.output.events);
         if !events.is_empty() {
             self.events.write(events, now);
+        }
+        for entry in std::mem::take(&mut self.output.decisions) {
+            self.events.write_decision(&entry);
+        }
+        if let Some(learned) = self.output.learned.take() {
+            let (folder, spec) = (self.folder.clone(), self.spec.clone());
+            // A file system that hangs must not stop the server.
+            tokio::task::spawn_blocking(move || learned::write(&folder, &spec, &learned));
         }
         self.write_records();
         if let Some(clients) = self.output.closed.take() {

@@ -4,6 +4,7 @@
 //! Made by the core, replayed by `core::restore`. What there are millions of (ends with success, runs) is
 //! packed: many in one record, and a run is a tuple. The bytes are fixed by `tests/golden/journal`.
 
+use crate::config::spec::Adapt;
 use crate::ledger::Job;
 use crate::runtime::ids::{ArrayId, JobSeq, TaskId, WorkerId};
 use crate::runtime::protocol::{Submission, Usage};
@@ -104,6 +105,8 @@ pub enum Record {
         #[serde(default)]
         reached: bool,
     },
+    /// Their number follows the load from now on.
+    Adapted(Adapt),
     /// The cluster goes down.
     Stopping,
     /// A server begins to serve after `up`: whatever `Stopping` said is over.

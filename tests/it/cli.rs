@@ -424,6 +424,7 @@ const COMMANDS: &[&[&str]] = &[
     &[],
     &["up"],
     &["scale"],
+    &["adapt"],
     &["status"],
     &["ls"],
     &["down"],

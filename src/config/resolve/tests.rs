@@ -56,7 +56,13 @@ interface = all (built-in)
 address = all (built-in)
 counters = none (built-in)
 pin = false (built-in)
-on-exit = nothing (built-in)"
+on-exit = nothing (built-in)
+min = 0 (built-in)
+max = the number of jobs is fixed (built-in)
+efficiency = 65 % (balanced) (built-in)
+idle-timeout = learned (built-in)
+max-pending = any number (built-in)
+rate = any number (built-in)"
     );
 }
 

@@ -13,6 +13,19 @@ const STEPS: u32 = 4;
 /// 2^40 ms are 35 years.
 const BUCKETS: usize = 40 * STEPS as usize;
 
+/// How long ended tasks of a class ran, in milliseconds; old ones count less.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Lasted {
+    /// How many.
+    pub ended: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// What nine of ten do not exceed.
+    pub p90: Millis,
+    /// The longest, at most a fifth too much.
+    pub longest: Millis,
+}
+
 /// What was learned of one class.
 #[derive(Clone, Debug)]
 pub(super) struct Durations {
@@ -60,6 +73,24 @@ impl Durations {
         Some(upper_edge(at))
     }
 
+    /// Returns all that is known, from the first ended task on.
+    pub(super) fn lasted(&self) -> Lasted {
+        let total: u32 = self.buckets.iter().sum();
+        let mut left = total - total / 10;
+        let p90 = self.buckets.iter().position(|count| {
+            let found = *count > 0 && *count >= left;
+            left = left.saturating_sub(*count);
+            found
+        });
+        let longest = self.buckets.iter().rposition(|count| *count > 0);
+        Lasted {
+            ended: u64::from(self.count),
+            mean: if self.count == 0 { 0.0 } else { self.sum / f64::from(self.count) },
+            p90: p90.map_or(0, upper_edge),
+            longest: longest.map_or(0, upper_edge),
+        }
+    }
+
     /// Returns the mean; `None` before enough have ended.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.count >= ENOUGH).then(|| self.sum / f64::from(self.count))
@@ -90,6 +121,19 @@ mod tests {
         let p90 = learned.p90().expect("ten are");
         assert!((9_000..=9_000 * 6 / 5).contains(&p90), "{p90}");
         assert_eq!(learned.mean(), Some(14_500.0));
+    }
+
+    #[test]
+    fn one_ended_task_says_something_to_whoever_asks_for_all() {
+        let mut learned = Durations::default();
+        assert_eq!(learned.lasted(), Lasted::default());
+        learned.add(10_000);
+        let lasted = learned.lasted();
+        assert_eq!((lasted.ended, lasted.mean), (1, 10_000.0));
+        assert!((10_000..12_000).contains(&lasted.p90) && lasted.longest == lasted.p90, "{lasted:?}");
+        (0..9).for_each(|_| learned.add(1_000));
+        let lasted = learned.lasted();
+        assert!(lasted.p90 < 1_200 && lasted.longest >= 10_000, "{lasted:?}");
     }
 
     #[test]

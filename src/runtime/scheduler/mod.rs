@@ -33,6 +33,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+pub use durations::Lasted;
 pub use query::{Counts, Demand, Kind, TaskState, WorkerLoad};
 pub use restore::{ArrayView, RestoreError};
 

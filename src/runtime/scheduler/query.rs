@@ -4,7 +4,7 @@
 
 use super::arrays::{Array, Cell};
 use super::tasks::Standing;
-use super::{End, Millis, Scheduler};
+use super::{End, Lasted, Millis, Scheduler};
 use crate::runtime::ids::{ArrayId, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{Capacity, Needs, TaskRef};
 
@@ -119,7 +119,7 @@ pub struct WorkerLoad {
 }
 
 /// Ready tasks that ask for the same.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Demand<'a> {
     /// What each needs.
     pub needs: &'a Needs,
@@ -127,6 +127,10 @@ pub struct Demand<'a> {
     pub time_request: Option<Millis>,
     /// How many could start now, were there room.
     pub tasks: u64,
+    /// How many more the counters allow now, in the best variant; `None` = any number.
+    pub counters_allow: Option<u64>,
+    /// How long those that ended ran.
+    pub lasted: Lasted,
 }
 
 impl Demand<'_> {
@@ -230,12 +234,26 @@ impl Scheduler {
 
     /// Returns what ready tasks want, by what they ask for.
     pub fn demand(&self) -> impl Iterator<Item = Demand<'_>> {
-        let classes = self.ready.classes().iter();
-        let demands = classes.map(|class| Demand {
-            needs: &class.needs,
-            time_request: class.time_request,
-            tasks: class.queue().map(|(_, slot)| u64::from(self.array(slot).startable())).sum(),
-        });
-        demands.filter(|demand| demand.tasks > 0)
+        self.classes().filter(|demand| demand.tasks > 0)
+    }
+
+    /// Returns all classes that ever were, by number, also those of which no task is ready.
+    pub fn classes(&self) -> impl Iterator<Item = Demand<'_>> {
+        self.ready.classes().iter().zip(0_u32..).map(|(class, number)| {
+            let room = self.ready.counter_room(number, 0);
+            Demand {
+                needs: &class.needs,
+                time_request: class.time_request,
+                tasks: class.queue().map(|(_, slot)| u64::from(self.array(slot).startable())).sum(),
+                counters_allow: (room < u32::MAX).then_some(u64::from(room)),
+                lasted: class.lasted(),
+            }
+        })
+    }
+
+    /// Returns the tasks that occupy a worker with the numbers of their classes, as in [`Scheduler::classes`].
+    pub fn classes_on(&self, worker: WorkerId) -> impl Iterator<Item = (TaskId, u32)> {
+        let runs = self.fleet.get(worker).into_iter().flat_map(|w| w.runs());
+        runs.map(|(_, entry)| (entry.task, entry.class))
     }
 }

@@ -83,6 +83,10 @@ impl Class {
             self.infeasible_at = None;
         }
     }
+    /// Returns how long its ended tasks ran.
+    pub(super) fn lasted(&self) -> super::Lasted {
+        self.durations.lasted()
+    }
     /// Returns the arrays in its queue, best first.
     pub(super) fn queue(&self) -> impl Iterator<Item = Rank> + '_ {
         self.queue.iter().copied()

@@ -53,7 +53,8 @@ impl Core {
         let reached = self.ledger.reached();
         let surplus = self.ledger.live().count() > self.ledger.wanted() as usize;
         let drain_first = if surplus { self.least_loaded() } else { Vec::new() };
-        let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first, ..Situation::default() };
+        let scaling = self.decide_scaling(now, out);
+        let situation = Situation { work: self.scheduler.unfinished() > 0, drain_first, scaling };
         // A journal that cannot be written allows no outside effect: an intent would not be durable.
         if self.journal_trouble.is_none() {
             for order in self.ledger.plan(&situation, now) {
@@ -67,7 +68,11 @@ impl Core {
         if self.ledger.reached() && !reached {
             out.records.push(Record::Scaled { jobs: self.ledger.wanted(), reached: true });
         }
-        out.records.extend(self.ledger.take_changed().into_iter().map(|job| Record::Job(Box::new(job))));
+        let changed = self.ledger.take_changed();
+        if let Some(scaling) = self.scaling.as_mut().filter(|_| !changed.is_empty()) {
+            scaling.jobs_changed();
+        }
+        out.records.extend(changed.into_iter().map(|job| Record::Job(Box::new(job))));
     }
 
     fn pass_notices(&mut self, now: Moment, out: &mut Output) {

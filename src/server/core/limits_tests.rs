@@ -36,6 +36,7 @@ fn core() -> Core {
         backend: BackendKind::Local,
         pool,
         jobs: 0,
+        adapt: None,
         counters: (0..REQUEST_KINDS_MAX + 1).map(|n| (format!("c{n}"), 10)).collect(),
         interface: None,
         address: None,

@@ -9,6 +9,7 @@ mod jobs;
 mod outputs;
 mod requests;
 mod restore;
+mod scaling;
 pub(in crate::server) mod view;
 mod workers;
 
@@ -18,6 +19,7 @@ mod inspect;
 pub use jobs::Done;
 pub use restore::Snapshot;
 
+use crate::adapt::{self, Learned};
 use crate::config::spec::Spec;
 use crate::ledger::{Ledger, Moment, Order};
 use crate::runtime::control::{ClientReply, DownMode, Reply};
@@ -76,6 +78,10 @@ pub struct Output {
     pub close: Vec<ConnectionId>,
     /// For people.
     pub events: Vec<EventLine>,
+    /// Decisions of the scaling loop that do something, for people.
+    pub decisions: Vec<adapt::Entry>,
+    /// What the scaling loop has learned, to be kept.
+    pub learned: Option<Box<Learned>>,
     /// The cluster is down: close the journal, answer these, end.
     pub closed: Option<Vec<(ConnectionId, u32)>>,
 }
@@ -220,6 +226,10 @@ pub struct Core {
     delayed: Vec<Assignment>,
     /// Submissions whose failures must be counted anew.
     recount: BTreeSet<ArrayId>,
+    /// While the number of jobs follows the load.
+    scaling: Option<scaling::Loop>,
+    /// What was learned of the queue, for the next [`scaling::Loop`].
+    learned: Learned,
 }
 
 impl Core {
@@ -275,6 +285,8 @@ impl Core {
             dying: BTreeSet::new(),
             delayed: Vec::new(),
             recount: BTreeSet::new(),
+            scaling: None,
+            learned: Learned::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What clients ask for.
 
-use super::{Array, ConnectionId, Core, EventLine, Output, Wait, reply};
+use super::{Array, ConnectionId, Core, Output, Wait, reply};
 use crate::config::values::JOBS_MAX;
 use crate::ledger::Moment;
 use crate::runtime::control::{ErrorKind, Progress, Reply, Request};
@@ -81,7 +81,10 @@ impl Core {
             out.sends.push((connection, 0, reply(id, refusal)));
             return;
         }
-        if matches!(request, Request::Cancel { .. } | Request::Retry { .. } | Request::Scale { .. }) {
+        if matches!(
+            request,
+            Request::Cancel { .. } | Request::Retry { .. } | Request::Scale { .. } | Request::Adapt { .. }
+        ) {
             self.in_flight.push((self.turn, None, connection, id));
         }
         let answer = match request {
@@ -119,12 +122,17 @@ impl Core {
                 usage(format!("a cluster has at most {JOBS_MAX} jobs, not {jobs}"))
             }
             Request::Scale { jobs } => {
-                self.ledger.scale(jobs, now);
-                out.records.push(Record::Scaled { jobs, reached: false });
-                let text = format!("scaled to {}", crate::ui::words::count(u64::from(jobs), "job"));
-                out.events.push(EventLine { kind: "scaled", job: None, task: None, text });
+                self.scale(jobs, now, out);
                 Reply::Scaled
             }
+            Request::Adapt { adapt } => match adapt.check() {
+                Err(what) => usage(what),
+                Ok(()) => {
+                    self.adapt(adapt, now, out);
+                    Reply::Scaled
+                }
+            },
+            Request::Decisions => Reply::Decisions(self.decisions()),
             Request::Down { mode } => {
                 self.go_down(mode, Some((connection, id)), now, out);
                 return;

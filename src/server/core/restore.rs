@@ -69,6 +69,12 @@ impl Core {
             Record::Scaled { jobs, reached } => {
                 self.opened = true;
                 self.ledger.restore_wanted(jobs, reached);
+                self.scaling = None;
+            }
+            Record::Adapted(adapt) => {
+                self.opened = true;
+                self.ledger.restore_adapt(adapt.max);
+                self.start_scaling(adapt);
             }
             Record::Stopping => self.stopped = true,
             Record::Opened => self.stopped = false,
@@ -134,9 +140,11 @@ impl Core {
     }
 
     /// Asks for jobs, at the first start and at every `up` after a `down`.
-    pub fn open(&mut self, jobs: u32, now: Moment, out: &mut Output) {
-        self.ledger.scale(jobs, now);
-        out.records.push(Record::Scaled { jobs, reached: false });
+    pub fn open(&mut self, now: Moment, out: &mut Output) {
+        match self.options.spec.adapt {
+            Some(adapt) => self.adapt(adapt, now, out),
+            None => self.scale(self.options.spec.jobs, now, out),
+        }
     }
 
     /// Whether the journal says that jobs were ever asked for.
@@ -188,7 +196,10 @@ impl Core {
             }
         }
         records.push(Record::Used(self.used));
-        records.push(Record::Scaled { jobs: self.ledger.wanted(), reached: self.ledger.reached() });
+        records.push(match &self.scaling {
+            Some(scaling) => Record::Adapted(scaling.adapt()),
+            None => Record::Scaled { jobs: self.ledger.wanted(), reached: self.ledger.reached() },
+        });
         if self.stopped {
             records.push(Record::Stopping);
         }

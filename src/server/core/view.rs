@@ -1,6 +1,6 @@
 //! What is shown: status, pages of tasks, reasons in words.
 
-use super::Core;
+use super::{Core, scaling};
 use crate::ledger::Moment;
 use crate::runtime::control::{Failure, Status, TaskInfo, WorkerInfo};
 use crate::runtime::ids::TaskId;
@@ -88,6 +88,8 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: now.clock.saturating_sub(self.started.clock) / 1000,
             wanted: self.ledger.wanted(),
+            adapt: self.scaling.as_ref().map(scaling::Loop::adapt),
+            scaling: self.scaling.as_ref().and_then(scaling::Loop::last_reason),
             jobs,
             jobs_ended: u32::try_from(ended.iter().filter(|job| job.id.is_some()).count()).unwrap_or(u32::MAX),
             jobs_submitted: u32::try_from(submitted).unwrap_or(u32::MAX),

@@ -49,6 +49,7 @@ pub(super) const REQUIRED: &[&str] = &[
     "a user lost patience",
     "an older view arrives after a newer one",
     "a retry",
+    "the number of jobs follows the load",
     "a task was cancelled",
     "a task failed for good",
     "a dependency failed",

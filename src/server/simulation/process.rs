@@ -89,6 +89,7 @@ pub(super) fn spec() -> Spec {
         backend: BackendKind::Local,
         pool,
         jobs: JOBS,
+        adapt: None,
         counters: std::collections::BTreeMap::new(),
         interface: None,
         address: None,
@@ -152,7 +153,7 @@ impl Start {
         let asks = self.open && (core.is_stopping() || !core.was_opened());
         core.finish_restore(self.open, self.proved, now, &mut out);
         if asks && !core.is_stopping() {
-            core.open(JOBS, now, &mut out);
+            core.open(now, &mut out);
         }
         out.records.clear();
         let base = core.snapshot();

@@ -5,6 +5,7 @@ use super::checker::Sent;
 use super::links::{Peer, Read};
 use super::process::JOBS;
 use super::world::World;
+use crate::config::spec::Adapt;
 use crate::runtime::control::{ClientHello, ClientMessage, ClientReply, DownMode, ErrorKind, Reply, Request};
 use crate::runtime::ids::{ArrayId, TaskId};
 use crate::runtime::protocol::{Body, Command, Indexes, Needs, PROTOCOL_VERSION, Submission, TaskRef};
@@ -276,7 +277,20 @@ impl World {
         if self.lot(scale, 10_000) {
             let jobs = self.rng.u32(..5);
             self.truth.wanted_max = self.truth.wanted_max.max(jobs as usize);
-            self.ask(who, Request::Scale { jobs });
+            if self.rng.bool() {
+                self.ask(who, Request::Scale { jobs });
+            } else {
+                self.mark("the number of jobs follows the load");
+                let adapt = Adapt {
+                    min: self.rng.u32(..=jobs),
+                    max: jobs,
+                    efficiency_percent: self.rng.u32(5..=95),
+                    idle_timeout_seconds: self.rng.bool().then(|| self.rng.u64(1..60)),
+                    max_pending: None,
+                    rate_per_minute: None,
+                };
+                self.ask(who, Request::Adapt { adapt });
+            }
         } else if !self.faults && self.now > self.truth.scaled_at + 120_000 {
             // The user looks after what went wrong.
             self.truth.scaled_at = self.now;
