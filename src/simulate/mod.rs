@@ -2,15 +2,21 @@
 //! simulated batch system, simulated workers and tasks, and virtual time. Deterministic: everything random
 //! comes from one seed.
 
+mod elasticity;
 pub mod input;
+mod metrics;
 pub mod plot;
 pub mod policy;
 pub mod queue;
-pub mod report;
+mod site;
 pub mod stdio;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 pub mod workload;
+mod world;
 
+pub use elasticity::Elasticity;
 use serde::Serialize;
 
 /// What is simulated.
@@ -70,13 +76,45 @@ pub struct Summary {
     pub tasks_killed_by_walltime: u64,
     /// Tasks that finished.
     pub tasks_finished: u64,
-    /// Tasks that no job could run.
+    /// Tasks that no job could run: too large for a job, longer than a walltime as the policy says, or cut by a
+    /// walltime after nine tenths of what a fresh job offers to tasks. The last hold for every policy.
     pub tasks_parked: u64,
-    /// Time during which there were fewer jobs than the minimum, the first second and what the batch system
-    /// refused excepted.
+    /// Time during which fewer jobs than the minimum were known to exist, the first second of each such time
+    /// excepted, and what passes until more may be asked for again after failures.
     pub below_min_seconds: f64,
     /// Time during which there were more jobs than the maximum.
     pub above_max_seconds: f64,
     /// From the end of the last task until there were no more jobs than the minimum.
     pub settle_seconds: f64,
+}
+
+/// What came of a simulation.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The figures.
+    pub summary: Summary,
+    /// Decisions that did something.
+    pub decisions: Vec<crate::adapt::Decision>,
+    /// Seconds from when a task is ready to its end, on average.
+    pub mean_response: f64,
+    /// Core-seconds of runs that did not end by themselves.
+    pub lost_core_seconds: f64,
+    /// How well supply followed demand.
+    pub elasticity: Elasticity,
+    /// Seconds until the end of the simulation.
+    pub seconds: f64,
+    /// Cores that ready and running tasks want, as many as there may be at most: from each time (s) on.
+    pub demand: Vec<(f64, f64)>,
+    /// Cores of jobs that have started.
+    pub held: Vec<(f64, f64)>,
+    /// Cores that running tasks use.
+    pub busy: Vec<(f64, f64)>,
+    /// Jobs that are pending.
+    pub pending: Vec<(f64, f64)>,
+}
+
+/// Simulates until the last task has ended and no more jobs are left than the minimum, two hours after it at the
+/// latest; given up after 20 days. The settings must have a pool; others than the first are not used.
+pub fn run(scenario: &Scenario, queue: Box<dyn queue::Queue>, policy: &mut dyn policy::Policy) -> Run {
+    world::World::new(scenario, queue, policy).run()
 }

@@ -122,9 +122,8 @@ mod tests {
         let want = controller.decide(&serde_json::from_str(SEEN).unwrap());
         assert!(!want.submit.is_empty());
         let start = format!(r#"{{"settings": {SETTINGS}, "learned": {{}}}}"#);
-        let want = [want];
-        assert_eq!(run(&[SETTINGS, "", SEEN]).unwrap(), want);
-        assert_eq!(run(&[&start, SEEN, ""]).unwrap(), want);
+        assert_eq!(run(&[SETTINGS, "", SEEN]).unwrap(), [want.clone()]);
+        assert_eq!(run(&[&start, SEEN, ""]).unwrap(), [want]);
     }
 
     #[test]
