@@ -19,6 +19,7 @@ mod render;
 mod retry;
 mod scale;
 mod server;
+mod simulate;
 mod status;
 mod submit;
 mod tasks;
@@ -120,6 +121,7 @@ enum Command {
     Events(events::EventsArgs),
     Render(Box<render::RenderArgs>),
     Config(config::ConfigArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     Journal(journal::JournalArgs),
     Worker(worker::WorkerArgs),
     Completions(generate::CompletionsArgs),
@@ -180,6 +182,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, Problem> {
         Command::Events(args) => events::run(&args, context),
         Command::Render(args) => render::run(&args, context),
         Command::Config(args) => config::run(&args, context),
+        Command::Simulate(args) => simulate::run(&args, context),
         Command::Journal(args) => journal::run(&args, context),
         Command::Worker(args) => worker::run(&args, context),
         Command::Completions(args) => generate::completions(&args, context),

@@ -441,6 +441,7 @@ const COMMANDS: &[&[&str]] = &[
     &["journal", "show"],
     &["journal", "repair"],
     &["render"],
+    &["simulate"],
     &["config"],
     &["config", "show"],
     &["worker"],

@@ -17,6 +17,7 @@ mod several_workers;
 mod shapes;
 #[path = "../support/simdisk.rs"]
 mod simdisk;
+mod simulate;
 mod site;
 mod slurm_backend;
 mod slurm_days;

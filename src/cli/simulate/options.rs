@@ -1,0 +1,185 @@
+//! What can be typed.
+
+use crate::config::units::{parse_duration, parse_size};
+use crate::simulate::queue::Choice;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Try out how many jobs a cluster would ask for, what they would cost and how long you would wait
+///
+/// Plays the days of a cluster in milliseconds, with the code that decides in a real one: nothing is asked of
+/// any batch system, no cluster is touched. How long jobs wait comes from a model, or from the log of a real
+/// machine; the tasks from the graph of a real workflow, or a typical load. Several logs, workloads, policies or
+/// seeds are tried in all combinations.
+///
+/// Workloads with a name: burst (200 tasks of 60 s at once), bursts (10 × 40 tasks, minutes apart), phases
+/// (5 × 80 tasks, each waits for the former), tail (a few very long ones), trickle (one every 20 s), short (20,000 ×
+/// 0.5 s), long (400 of 20 to 50 min); with a number of tasks: burst:1000.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  dcluster simulate --workload burst:1000 --max 50 --walltime 2h
+  dcluster simulate --workload tail --policy all --plot tail.svg
+  dcluster simulate --trace kth.swf --queue easy --workload genome.json.gz --seeds 5 --json
+
+Logs and workflows are read compressed with gzip or not; docs/simulate.md has their formats and all keys.")]
+pub(crate) struct SimulateArgs {
+    /// Logs of real queues, CSV or SWF (default: a model).
+    #[arg(long, value_name = "LOG", num_args = 1..)]
+    pub(super) trace: Vec<PathBuf>,
+    /// How long jobs wait: constant:10s, lognormal:2m:1.2, nearest or easy (default: nearest for CSV, easy for SWF).
+    #[arg(long, value_name = "MODEL", value_parser = queue)]
+    pub(super) queue: Option<Choice>,
+    /// Workflow files, or loads: burst, bursts, phases, tail, trickle, short, long; burst:1000 has 1000 tasks.
+    #[arg(long, value_name = "WORKLOAD", num_args = 1.., default_value = "burst")]
+    pub(super) workload: Vec<String>,
+    /// Who decides: ours, or the rule of dask, parsl, hyperqueue, ray or static; all: one after the other.
+    #[arg(long, value_name = "POLICY", num_args = 1.., value_delimiter = ',', default_value = "ours")]
+    pub(super) policy: Vec<String>,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Number of seeds to try, from --seed on.
+    #[arg(long, value_name = "K", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(super) seeds: u64,
+    /// Write a figure: of one run demand, supply and jobs pending; of several, cost against time.
+    #[arg(long, value_name = "FILE")]
+    pub(super) plot: Option<PathBuf>,
+    /// Print a table for a single run, too.
+    #[arg(long)]
+    pub(super) table: bool,
+    /// Drive the controller from another simulator: settings, then an observation a line in, a decision a line out.
+    #[arg(long, conflicts_with_all = ["trace", "queue", "plot", "table"])]
+    pub(super) stdio: bool,
+    #[command(flatten)]
+    pub(super) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(super) faults: FaultArgs,
+}
+
+/// What the cluster is made of.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ClusterArgs {
+    /// Jobs there always are.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) min: u32,
+    /// Jobs there never are more of.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) max: u32,
+    /// Cores of one job.
+    #[arg(long, visible_alias = "cpus", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) cores: u32,
+    /// Memory of one job, like 100GB (default: never the limit).
+    #[arg(long, visible_alias = "mem", value_name = "SIZE", value_parser = size)]
+    pub(super) memory: Option<u64>,
+    /// Time limit of one job; none: no limit.
+    #[arg(long, value_name = "TIME", default_value = "4h", value_parser = walltime)]
+    pub(super) walltime: Walltime,
+    /// From the start of a job until its worker is there, on average.
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = seconds)]
+    pub(super) startup: f64,
+    /// What to save: time, or core-hours.
+    #[arg(long, value_name = "WHAT", conflicts_with = "efficiency")]
+    pub(super) prefer: Option<Prefer>,
+    /// Share of a new job's time that must be useful, 0.05 to 0.95; several are tried one by one.
+    #[arg(long, value_name = "SHARE", num_args = 1.., value_delimiter = ',', value_parser = efficiency)]
+    pub(super) efficiency: Vec<f64>,
+    /// When an idle job is given up (default: learned).
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(super) idle_timeout: Option<f64>,
+    /// Jobs that may be pending at once.
+    #[arg(long, value_name = "N")]
+    pub(super) max_pending: Option<u32>,
+    /// Jobs that may be submitted in a minute, like 30/min.
+    #[arg(long, value_name = "N/min", value_parser = rate)]
+    pub(super) rate: Option<f64>,
+}
+
+/// What goes wrong.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What goes wrong")]
+pub(crate) struct FaultArgs {
+    /// Share of pending jobs that vanish without a trace.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    pub(super) vanish: f64,
+    /// Share of listings of the queue that fail.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    pub(super) fail_listings: f64,
+    /// No listing succeeds for so long at the beginning.
+    #[arg(long, value_name = "TIME", default_value = "0", hide_default_value = true, value_parser = seconds)]
+    pub(super) blind: f64,
+    /// Share of submissions that are rejected.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    pub(super) reject: f64,
+    /// Share of jobs whose node dies.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    pub(super) fail_nodes: f64,
+}
+
+/// What to save.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Prefer {
+    /// Time: efficiency 0.5.
+    Speed,
+    /// Both: efficiency 0.65.
+    Balanced,
+    /// Core-hours: efficiency 0.85.
+    Thrift,
+}
+
+impl Prefer {
+    /// Returns the efficiency it stands for.
+    pub(super) fn efficiency(self) -> f64 {
+        match self {
+            Self::Speed => 0.5,
+            Self::Balanced => 0.65,
+            Self::Thrift => 0.85,
+        }
+    }
+}
+
+/// A time limit in seconds, or none.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Walltime(pub(super) Option<f64>);
+
+fn queue(text: &str) -> Result<Choice, String> {
+    text.parse().map_err(|error: crate::simulate::queue::ChoiceError| format!("{error}: write {}", error.fix))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text {
+        "0" => Ok(0.0),
+        _ => parse_duration(text).map(|seconds| seconds as f64).map_err(|error| format!("{error}: {}", error.fix())),
+    }
+}
+
+fn walltime(text: &str) -> Result<Walltime, String> {
+    match text {
+        "none" => Ok(Walltime(None)),
+        _ => match seconds(text)? {
+            short if short < 60.0 => Err("a job needs a minute at least".to_owned()),
+            seconds => Ok(Walltime(Some(seconds))),
+        },
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| format!("{error}: {}", error.fix()))
+}
+
+fn number(text: &str, from: f64, to: f64) -> Result<f64, String> {
+    let fits = text.parse().ok().filter(|value| (from..=to).contains(value));
+    fits.ok_or_else(|| format!("write a number from {from} to {to}"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 1.0)
+}
+
+fn efficiency(text: &str) -> Result<f64, String> {
+    number(text, 0.05, 0.95)
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text.strip_suffix("/min").unwrap_or(text), 0.01, 1e6)
+}
