@@ -8,6 +8,7 @@ mod metrics;
 pub mod plot;
 pub mod policy;
 pub mod queue;
+pub mod report;
 mod site;
 pub mod stdio;
 #[cfg(test)]

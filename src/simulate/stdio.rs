@@ -122,8 +122,9 @@ mod tests {
         let want = controller.decide(&serde_json::from_str(SEEN).unwrap());
         assert!(!want.submit.is_empty());
         let start = format!(r#"{{"settings": {SETTINGS}, "learned": {{}}}}"#);
-        assert_eq!(run(&[SETTINGS, "", SEEN]).unwrap(), [want.clone()]);
-        assert_eq!(run(&[&start, SEEN, ""]).unwrap(), [want]);
+        let want = [want];
+        assert_eq!(run(&[SETTINGS, "", SEEN]).unwrap(), want);
+        assert_eq!(run(&[&start, SEEN, ""]).unwrap(), want);
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Plan {
     fn play(&self, of: Combination) -> (Cell, Run) {
         let cell = self.cell(of);
         let queue = self.sources[of.source].1.queue(of.seed);
-        let mut policy = policy::named(&cell.policy, &cell.scenario.settings);
+        let mut policy =
+            policy::named(&cell.policy, &cell.scenario.settings).expect("names were checked when options were read");
         let run = crate::simulate::run(&cell.scenario, queue, policy.as_mut());
         (cell, run)
     }

@@ -38,11 +38,17 @@ impl Axis {
         let (unit, length) = if is_time { (unit(largest).0, unit(largest).1) } else { ("", 1.0) };
         // Some room on both sides, so that no mark lies on the frame.
         let (from, to) = (least / 1.25, largest * 1.25);
-        let decades = (from / length).log10().floor() as i32..=(to / length).log10().ceil() as i32;
-        let wide = to / from > 30.0;
-        let factors: &[f64] = if wide { &[1.0, 3.0] } else { &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0] };
-        let all = decades.flat_map(|decade| factors.iter().map(move |factor| factor * 10_f64.powi(decade)));
-        let marks = all.map(|value| (value * length, number(value))).filter(|(at, _)| (from..=to).contains(at));
+        let marks: Vec<f64> = if to / from < 5.0 {
+            let step = nice((to - from) / length / 6.0);
+            let first = (from / length / step).ceil() as u32;
+            (0..8).map(|more| f64::from(first + more) * step).collect()
+        } else {
+            let decades = (from / length).log10().floor() as i32..=(to / length).log10().ceil() as i32;
+            let factors: &[f64] = if to / from > 30.0 { &[1.0, 3.0] } else { &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0] };
+            decades.flat_map(|decade| factors.iter().map(move |factor| factor * 10_f64.powi(decade))).collect()
+        };
+        let inside = |value: &f64| (from..=to).contains(&(value * length));
+        let marks = marks.into_iter().filter(inside).map(|value| (value * length, number(value)));
         Self { from, to, marks: marks.collect(), unit, logarithmic: true }
     }
 
@@ -123,7 +129,8 @@ mod tests {
     #[test]
     fn logarithms_have_marks_inside() {
         let axis = Axis::logarithmic([60.0, 900.0].into_iter(), true);
-        assert_eq!((axis.unit, words(&axis)), ("min", vec!["1", "1.5", "2", "3", "4", "5", "7", "10", "15"]));
+        assert_eq!((axis.unit, words(&axis)), ("min", vec!["1", "1.5", "2", "3", "5", "7", "10", "15"]));
+        assert_eq!(words(&Axis::logarithmic([2.0, 3.0].into_iter(), false)), ["2", "2.5", "3", "3.5"]);
         assert!(axis.place(60.0) > 0.0 && axis.place(900.0) < 1.0);
         assert!((axis.place((60.0_f64 * 900.0).sqrt()) - 0.5).abs() < 1e-9);
         assert!(Axis::logarithmic(std::iter::empty(), true).place(1.0).is_finite());

@@ -61,7 +61,7 @@ pub fn frontier(all: &Frontier) -> String {
                 (line - y).abs() > 11.0 || (other - (x + 11.0)).abs() > 90.0 || (*other, *line) == (x, y)
             })
         };
-        let lines = [0.0, -13.0, 13.0, -26.0, 26.0];
+        let lines = [0.0, -13.0, 13.0, -26.0, 26.0, -39.0, 39.0];
         let line = lines.into_iter().map(|line| y + line).find(|line| free(*line, &taken)).unwrap_or(y);
         taken.push((x + 11.0, line));
         canvas.label(x + 11.0, line + 4.0, Anchor::Start, &mark.label);

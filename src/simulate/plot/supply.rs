@@ -41,7 +41,7 @@ pub fn supply(run: &Supply) -> String {
     let time = Axis::time(run.seconds);
     // A queue of thousands of tasks would make the supply a flat line: then it is cut, and that is said.
     let supply = largest(&run.held).max(largest(&run.busy)).max(1.0);
-    let cut = largest(&run.wanted) > 3.0 * supply;
+    let cut = largest(&run.wanted) > 5.0 * supply;
     let cores = Axis::numbers(if cut { 1.5 * supply } else { largest(&run.wanted).max(supply) }, 5);
     let top = Frame { left: 64.0, top: 62.0, width: 776.0, height: 220.0 };
     canvas.axes(top, &time, &cores, false);

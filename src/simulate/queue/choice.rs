@@ -1,6 +1,7 @@
 //! `--queue`: which model, as it is written.
 
 use crate::config::units::parse_duration;
+use std::fmt;
 use std::str::FromStr;
 
 /// A model of the queue.
@@ -27,13 +28,6 @@ pub struct ChoiceError {
 
 /// Largest standard deviation of the logarithm; more of it has waits of years.
 const SIGMA_MAX: f64 = 5.0;
-
-impl Choice {
-    /// Whether it needs a log.
-    pub fn needs_log(self) -> bool {
-        matches!(self, Self::Nearest | Self::Easy)
-    }
-}
 
 impl FromStr for Choice {
     type Err = ChoiceError;
@@ -65,6 +59,18 @@ impl FromStr for Choice {
     }
 }
 
+impl fmt::Display for Choice {
+    /// Writes it as it can be read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant(seconds) => write!(f, "constant:{seconds}s"),
+            Self::LogNormal(median, sigma) => write!(f, "lognormal:{median}s:{sigma}"),
+            Self::Nearest => f.write_str("nearest"),
+            Self::Easy => f.write_str("easy"),
+        }
+    }
+}
+
 impl Default for Choice {
     /// Half of the jobs wait less than two minutes, one in forty more than twenty.
     fn default() -> Self {
@@ -81,6 +87,7 @@ mod tests {
         for (text, want) in [
             ("constant:10s", Choice::Constant(10.0)),
             ("constant:0", Choice::Constant(0.0)),
+            ("constant:0s", Choice::Constant(0.0)),
             ("lognormal:2m:1.2", Choice::LogNormal(120.0, 1.2)),
             ("lognormal:1h", Choice::LogNormal(3600.0, 1.2)),
             ("lognormal", Choice::default()),
@@ -88,6 +95,7 @@ mod tests {
             ("easy", Choice::Easy),
         ] {
             assert_eq!(text.parse(), Ok(want), "{text}");
+            assert_eq!(want.to_string().parse(), Ok(want));
         }
         for (text, words) in [
             ("constant:10", "no unit"),

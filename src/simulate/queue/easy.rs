@@ -284,6 +284,7 @@ mod tests {
                     }
                     _ => break,
                 }
+                prop_assert_eq!(easy.machine.used() + easy.machine.free(), 8, "over-committed");
                 for (start, job) in easy.advance(at) {
                     let promised = reserved.get(&Owner::Own(job)).copied().unwrap_or(f64::INFINITY);
                     prop_assert!(start <= promised, "job {job} was promised {promised} and started at {start}");

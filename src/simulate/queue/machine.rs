@@ -85,6 +85,12 @@ impl Machine {
         self.reservation
     }
 
+    /// Returns the processors that running jobs hold.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> u32 {
+        self.running.values().map(|job| job.processors).sum()
+    }
+
     /// Takes the jobs that have started, in order.
     pub(super) fn started(&mut self) -> Vec<(f64, Owner)> {
         std::mem::take(&mut self.started)

@@ -163,6 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn the_earliest_start_is_for_who_has_waited_longest() {
+        let mut queue = queue("0,1000,1,8,-1\n100,20,1,8,-1\n");
+        queue.submit(1, EIGHT, 0.0);
+        queue.submit(2, EIGHT, 90.0);
+        // Another shape does not take part.
+        queue.submit(3, Asked { processors: 7, ..EIGHT }, 91.0);
+        assert_eq!(queue.advance(110.0), [(110.0, 1)]);
+        assert_eq!(queue.advance(1e6), [(111.0, 3), (1000.0, 2)]);
+    }
+
+    #[test]
     fn the_walltime_counts_where_enough_jobs_say_theirs() {
         let row = |at: u32, wait, requested| format!("{at},{wait},1,8,{requested}\n");
         let rows: String = (0..250).map(|at| row(at, 7, 3600) + &row(at, 9000, 80_000)).collect();

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 use std::io::Write;
 
 const SWF: &str = "; Version: 2.2\n; Computer: a small one\n;  MaxNodes: 4\n; MaxProcs: 8\n; UnixStartTime: 845923442\n\
@@ -105,4 +106,21 @@ fn without_a_header_the_machine_is_as_large_as_what_ran_at_once() {
     assert_eq!(read(&format!("{header}{rows}")).unwrap().processors(), 9);
     assert_eq!(read(&format!("# MaxNodes: 20\n{header}{rows}")).unwrap().processors(), 20);
     assert_eq!(read(&format!("# MaxNodes: 2\n{header}{rows}")).unwrap().processors(), 9);
+}
+
+proptest! {
+    /// Whatever stands in a file, there is a log or an error, and a log can be asked.
+    #[test]
+    fn no_file_brings_it_down(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        words in prop::collection::vec("[-]?[0-9]{1,3}(\\.[0-9])?|1e30[89]?|nan|;|#|,|\"|\n|[ ]", 0..80),
+        head in prop::sample::select(vec!["", "submit_s,wait_s,run_s,procs,requested_s\n", "; MaxProcs: 0\n", "\x1f\u{8b}"]),
+        between in prop::sample::select(vec![" ", ","]),
+    ) {
+        for text in [bytes, [head.as_bytes(), words.join(between).as_bytes()].concat()] {
+            if let Ok(log) = Log::from_bytes("log", text) {
+                prop_assert!(log.processors() >= 1 && !log.jobs.is_empty() && log.span() >= 0.0);
+            }
+        }
+    }
 }

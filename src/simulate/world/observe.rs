@@ -31,7 +31,8 @@ impl World<'_> {
         }
         let all = self.classes.iter().zip(running).zip(&workload.classes);
         let seen = all.filter(|((class, running), _)| class.ready + class.waiting > 0 || !running.is_empty());
-        let view = |((class, running), name): ((&super::class::Class, BTreeMap<JobSeq, (u32, u64)>), &String)| {
+        type Running = BTreeMap<JobSeq, (u32, u64)>;
+        let view = |((class, running), name): ((&super::class::Class, Running), &String)| {
             let running = running.into_iter().map(|(job, (tasks, elapsed))| RunningTasks {
                 job: job.0,
                 tasks,
