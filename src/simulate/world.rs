@@ -3,6 +3,7 @@
 
 mod class;
 mod observe;
+mod orders;
 mod timeline;
 
 use super::metrics::{Meter, Passed, TheEnd};
@@ -10,9 +11,8 @@ use super::policy::Policy;
 use super::queue::Queue;
 use super::site::{Real, Site, seconds};
 use super::{Run, Scenario};
-use crate::backends::sentinel::Sentinel;
-use crate::backends::{EndedHow, JobRef};
-use crate::ledger::{JobState, Ledger, Moment, Notice, Order, Scaling, Situation};
+use crate::backends::EndedHow;
+use crate::ledger::{Ledger, Moment, Scaling};
 use crate::runtime::ids::{ArrayId, JobName, JobSeq, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{Capacity, Needs, Outcome, Request, TaskRef};
 use crate::runtime::scheduler::{Action, Event, Scheduler, Shape};
@@ -21,11 +21,6 @@ use fastrand::Rng;
 use std::collections::BTreeMap;
 use timeline::{Timeline, What};
 
-/// Milliseconds until a command of the batch system answers.
-const LATENCY: u64 = 300;
-/// Milliseconds between two looks at the ledger while something is unsettled, and else.
-const LEDGER_SOON: u64 = 2_000;
-const LEDGER_LATER: u64 = 30_000;
 /// Milliseconds between decisions at least.
 const QUIET: u64 = 1_000;
 /// Milliseconds after which a run is given up: whatever has not ended by then never will.
@@ -462,19 +457,25 @@ impl<'a> World<'a> {
         }
         if let Some(worker) = self.workers.remove(&job) {
             let walltime = self.site.jobs.get(&job).and_then(|real| real.walltime);
+            let over = how == EndedHow::Walltime;
             let mut hopeless = Vec::new();
-            for (index, started) in worker.running.values() {
+            for (run, (index, started)) in &worker.running {
                 let spec = &self.scenario.workload.tasks[*index as usize];
-                let ran = seconds(self.now - started);
-                self.meter.task_killed(how == EndedHow::Walltime, ran * f64::from(spec.cores));
-                if how != EndedHow::Walltime {
-                    continue;
-                }
-                if walltime.is_some_and(|walltime| ran >= walltime / 2.0) {
+                let (wall, ran) = (self.now - started, seconds(self.now - started));
+                self.meter.task_killed(over, ran * f64::from(spec.cores));
+                if over && walltime.is_some_and(|walltime| ran >= walltime / 2.0) {
                     self.classes[spec.class as usize].learn_cut(ran);
                 }
-                if ran >= OFFERED * self.offered() {
+                if over && ran >= OFFERED * self.offered() {
                     hopeless.push(*index);
+                }
+                // A worker that knows of the walltime interrupts them itself, and says so.
+                if over
+                    && self.policy.knows_walltime()
+                    && let Some(task) = self.tasks[*index as usize].id
+                {
+                    let worker = WorkerId(job.0);
+                    self.feed(Event::RunEnded { worker, task, run: *run, outcome: Outcome::Interrupted, wall });
                 }
             }
             self.feed(Event::WorkerLost { worker: WorkerId(job.0), counts: false });
@@ -518,95 +519,6 @@ impl<'a> World<'a> {
             self.ledger_by = self.now;
             self.meter.decided(decision);
         }
-    }
-
-    fn plan(&mut self) {
-        let situation = Situation { work: true, scaling: std::mem::take(&mut self.scaling), ..Situation::default() };
-        let now = self.moment();
-        let orders = self.ledger.plan(&situation, now);
-        self.ledger.take_changed();
-        for notice in self.ledger.take_notices() {
-            if let Notice::Over { job, .. } = notice
-                && self.workers.remove(&job).is_some()
-            {
-                self.feed(Event::WorkerLost { worker: WorkerId(job.0), counts: false });
-            }
-        }
-        let unsettled = self.ledger.live().any(|job| job.state != JobState::Up || job.cancelling || job.silent);
-        self.ledger_by = self.now + if unsettled { LEDGER_SOON } else { LEDGER_LATER };
-        for order in orders {
-            match order {
-                Order::Submit(submit) => {
-                    let pool = &self.scenario.settings.pools[0];
-                    let walltime = self.next_walltime.or(pool.walltime);
-                    let result = self.site.submit(&submit, walltime, self.now);
-                    if result.is_ok() {
-                        self.meter.jobs_created(submit.jobs.len() as u32);
-                        for (seq, _) in &submit.jobs {
-                            if self.random.f64() < self.scenario.faults.vanish {
-                                let after = milliseconds(-60.0 * (1.0 - self.random.f64()).ln());
-                                self.push(self.now + after, What::Vanishes(*seq));
-                            }
-                        }
-                    }
-                    self.push(self.now + LATENCY, What::Created(submit, result));
-                }
-                Order::Drain(job) => self.drain(job),
-                other => self.push(self.now + LATENCY, What::Answer(other)),
-            }
-        }
-    }
-
-    fn answer(&mut self, order: Order) {
-        let now = self.moment();
-        let failed = match &order {
-            Order::List(jobs) => self.site.list(jobs, self.now).map(|seen| self.ledger.on_listed(jobs, &seen, now)),
-            Order::Find => self.site.find(self.now).map(|seen| self.ledger.on_found(&seen, now)),
-            Order::Account(jobs) => {
-                self.site.account(jobs, self.now).map(|seen| self.ledger.on_accounted(jobs, &seen, now))
-            }
-            Order::Cancel(jobs) => {
-                self.cancel(jobs);
-                self.ledger.on_cancelled(jobs, now);
-                Ok(())
-            }
-            Order::ReadSentinels(jobs) => {
-                let found = jobs.iter().filter_map(|(seq, _)| Some((*seq, self.sentinel(*seq)?))).collect();
-                self.ledger.on_sentinels(found, now);
-                Ok(())
-            }
-            Order::Submit(_) | Order::Drain(_) => Ok(()),
-        };
-        if let Err(error) = failed {
-            self.ledger.on_query_failed(&order, &error, now);
-        }
-        self.touch();
-    }
-
-    fn cancel(&mut self, jobs: &[JobRef]) {
-        for job in jobs {
-            let Some((_, seq)) = JobName::parse("simu", job.name.as_str()) else { continue };
-            match self.site.jobs.get_mut(&seq) {
-                Some(real) if real.real == Real::Pending => {
-                    real.cancelled_pending = true;
-                    self.end(seq, EndedHow::Cancelled);
-                }
-                Some(_) => self.kill(seq, EndedHow::Cancelled),
-                None => {}
-            }
-        }
-    }
-
-    fn sentinel(&self, seq: JobSeq) -> Option<Sentinel> {
-        let job = self.site.jobs.get(&seq)?;
-        (job.real == Real::Ended(EndedHow::Exited)).then(|| Sentinel {
-            exit_code: 0,
-            signal: None,
-            time: 0,
-            node: "node".to_owned(),
-            id: seq.0.to_string(),
-            restart: 0,
-        })
     }
 }
 

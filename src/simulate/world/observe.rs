@@ -1,6 +1,7 @@
 //! What a policy is shown.
 
 use super::World;
+use super::class::Class;
 use crate::adapt::{JobPhase, JobView, Observation, RunningTasks, TaskClass};
 use crate::ledger::{Job, JobState};
 use crate::runtime::ids::JobSeq;
@@ -29,30 +30,9 @@ impl World<'_> {
                 some.1 += self.now - started;
             }
         }
-        let all = self.classes.iter().zip(running).zip(&workload.classes);
-        let seen = all.filter(|((class, running), _)| class.ready + class.waiting > 0 || !running.is_empty());
-        type Running = BTreeMap<JobSeq, (u32, u64)>;
-        let view = |((class, running), name): ((&super::class::Class, Running), &String)| {
-            let running = running.into_iter().map(|(job, (tasks, elapsed))| RunningTasks {
-                job: job.0,
-                tasks,
-                elapsed: seconds(elapsed) / f64::from(tasks),
-            });
-            TaskClass {
-                name: name.clone(),
-                cores: class.cores,
-                memory_bytes: class.memory_bytes,
-                gpu_thousandths: 0,
-                nodes: 1,
-                ready: class.ready,
-                waiting: class.waiting,
-                at_once_max: None,
-                running: running.collect(),
-                time_request: None,
-                durations: class.durations,
-            }
-        };
-        seen.map(view).collect()
+        let all = workload.classes.iter().zip(&self.classes).zip(running);
+        let seen = all.filter(|((_, class), running)| class.ready + class.waiting > 0 || !running.is_empty());
+        seen.map(|((name, class), running)| see_class(name, class, running)).collect()
     }
 
     fn see_job(&self, job: &Job) -> JobView {
@@ -77,5 +57,26 @@ impl World<'_> {
             idle_since: worker.and_then(|worker| worker.idle_since).map(seconds),
             silent: job.silent,
         }
+    }
+}
+
+fn see_class(name: &str, class: &Class, running: BTreeMap<JobSeq, (u32, u64)>) -> TaskClass {
+    let running = running.into_iter().map(|(job, (tasks, elapsed))| RunningTasks {
+        job: job.0,
+        tasks,
+        elapsed: seconds(elapsed) / f64::from(tasks),
+    });
+    TaskClass {
+        name: name.to_owned(),
+        cores: class.cores,
+        memory_bytes: class.memory_bytes,
+        gpu_thousandths: 0,
+        nodes: 1,
+        ready: class.ready,
+        waiting: class.waiting,
+        at_once_max: None,
+        running: running.collect(),
+        time_request: None,
+        durations: class.durations,
     }
 }
