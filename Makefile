@@ -6,7 +6,7 @@ DCLUSTER ?= $(TARGET)/release/dcluster
 export DCLUSTER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-slurm test soak bench build install lint docs clean
+.PHONY: help demo demo-slurm test soak bench compare build install lint docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -25,6 +25,9 @@ soak: build ## the simulation over 1,000 seeds, then 20 minutes of real kills (S
 
 bench: build ## dcluster and its peers in one run: prints tables, writes docs/benchmarks.md (20 min)
 	@benches/run
+
+compare: build ## the rules that size a cluster, in simulation: the table and figures of docs/adaptive.md (1 min)
+	@benches/compare --write docs/adaptive.md
 
 build: ## the release binary
 	@tests/need --compiler

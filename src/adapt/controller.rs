@@ -308,8 +308,8 @@ impl Controller {
             up: sum(|sight| number(sight.up.len())),
             leaving: sum(|sight| sight.leaving),
             idle: sum(|sight| number(sight.up.iter().filter(|job| job.idle_since.is_some()).count())),
-            work: sights.iter().map(|sight| sight.work).sum(),
-            cover: sights.iter().map(|sight| sight.cover).sum(),
+            work: sights.iter().map(|sight| sight.work).fold(0.0, |sum, work| sum + work),
+            cover: sights.iter().map(|sight| sight.cover).fold(0.0, |sum, cover| sum + cover),
             by_work: sum(|sight| sight.by_work),
             by_width: sum(|sight| sight.by_width),
             ..Numbers::default()
