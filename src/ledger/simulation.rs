@@ -68,7 +68,7 @@ impl World {
             coming: 0,
             durable: BTreeMap::new(),
             held: VecDeque::new(),
-            adapt: seed % 3 == 0,
+            adapt: seed.is_multiple_of(3),
             wanted: 0,
             wanted_max: 0,
             stopping: false,
