@@ -6,13 +6,14 @@
 //!
 //! `book` is the state and how a record closes; `evidence` what backends say, `workers` what workers and
 //! scripts say, `submission` what submit commands say, `settle` what follows from time; `plan`, `queries` and
-//! `breaker` are the decisions.
+//! `breaker` are the decisions, `nodes` the nodes that are avoided.
 
 mod book;
 mod breaker;
 mod evidence;
 mod job;
 mod limits;
+mod nodes;
 mod orders;
 mod plan;
 mod queries;

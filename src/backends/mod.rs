@@ -32,6 +32,9 @@ pub struct Submit {
     pub pool: String,
     /// Names, consecutive by number, at least one.
     pub jobs: Vec<(JobSeq, JobName)>,
+    /// Nodes to avoid beside those of the pool, by the backend's names; a backend without a choice of nodes
+    /// ignores them.
+    pub exclude: Vec<String>,
 }
 
 /// A job the backend was asked for, as the ledger knows it.

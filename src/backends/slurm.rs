@@ -98,6 +98,13 @@ pub fn submit_line(home: &JobHome, letters: &str) -> String {
     format!("sbatch {} {script}", SUBMIT_OPTIONS.join(" "))
 }
 
+/// Returns the option that avoids more nodes than the script says: on the command line it replaces what the
+/// script says (sbatch(1): command line options override those of the script), so both are in it.
+fn exclude_option(pool: Option<&str>, more: &[String]) -> Option<String> {
+    let all = pool.into_iter().chain(more.iter().map(String::as_str)).collect::<Vec<_>>().join(",");
+    (!more.is_empty()).then(|| format!("--exclude={all}"))
+}
+
 /// The Slurm of this host.
 #[derive(Debug)]
 pub struct Slurm {
@@ -187,7 +194,7 @@ impl Backend for Slurm {
         let given = DEFAULTS.iter().filter(|(_, given)| given(&self.home));
         call = call.without(given.map(|(name, _)| *name));
         let path = self.home.job_folder(&array.name(&self.home.id4)).join("script.sh");
-        let call = call.arg(&path);
+        let call = call.args(exclude_option(self.home.pool.exclude.as_deref(), &submit.exclude)).arg(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = run(Verb::Submit, &call).await?;
@@ -386,6 +393,14 @@ mod tests {
             assert_eq!(ids(source, &jobs, none), ["71_0 Cancelled", "71_1 Cancelled"]);
         }
         assert!(ids(Source::Listing, &jobs, "").is_empty());
+    }
+
+    #[test]
+    fn nodes_to_avoid_are_added_to_those_of_the_pool() {
+        let more = ["n3".to_owned(), "n4".to_owned()];
+        assert_eq!(exclude_option(Some("n[1-2]"), &more).as_deref(), Some("--exclude=n[1-2],n3,n4"));
+        assert_eq!(exclude_option(None, &more).as_deref(), Some("--exclude=n3,n4"));
+        assert_eq!(exclude_option(Some("n1"), &[]), None, "the script says it");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::breaker::Breaker;
 use super::limits::{CANCEL_PAUSE, GHOST_SPAN, LOOKUP_INTERVAL, POLL_MIN, SECOND, SENTINEL_PAUSE, SUSPECT_SPAN};
+use super::nodes::Nodes;
 use super::{EndReason, Job, JobState, Moment, Notice};
 use crate::backends::sentinel::Sentinel;
 use crate::runtime::ids::{JobName, JobSeq};
@@ -18,6 +19,8 @@ pub(super) struct Watch {
     /// Its worker was up long enough.
     pub(super) proven: bool,
     pub(super) silent_since: Option<u64>,
+    /// Where it runs, by the backend's own name of the node.
+    pub(super) node: Option<String>,
     /// When the backend last said that it waits or runs.
     pub(super) alive_at: Option<u64>,
     pub(super) absences: u32,
@@ -53,6 +56,7 @@ impl Default for Watch {
             up_since: None,
             proven: false,
             silent_since: None,
+            node: None,
             alive_at: None,
             absences: 0,
             absent_since: None,
@@ -121,6 +125,7 @@ pub struct Ledger {
     pub(super) changed: BTreeSet<JobSeq>,
     pub(super) notices: Vec<Notice>,
     pub(super) breaker: Breaker,
+    pub(super) nodes: Nodes,
     /// Intents whose submit command has not answered yet.
     pub(super) in_flight: BTreeSet<JobSeq>,
     /// Closed on weak evidence, and until when we look for them.
@@ -177,6 +182,7 @@ impl Ledger {
             changed: BTreeSet::new(),
             notices: Vec::new(),
             breaker: Breaker::new(jobs_per_submit.max(1)),
+            nodes: Nodes::default(),
             in_flight: BTreeSet::new(),
             suspects: BTreeMap::new(),
             ended_clock: BTreeMap::new(),
@@ -218,6 +224,7 @@ impl Ledger {
     /// Restores the number of jobs asked for, and whether so many were there once.
     pub fn restore_wanted(&mut self, jobs: u32, reached: bool) {
         self.aim = Aim::Hold;
+        self.breaker.set_heals(false);
         self.wanted = jobs;
         self.reached = reached;
     }
@@ -317,18 +324,20 @@ impl Ledger {
         self.wanted = jobs;
         self.reached = false;
         self.breaker = Breaker::new(self.jobs_per_submit);
+        self.nodes = Nodes::default();
         self.poll_soon(now);
     }
 
     /// Leaves the number of jobs to the scaling loop from now on, and forgets former failures.
     pub fn adapt(&mut self, max: u32, now: Moment) {
         self.scale(0, now);
-        self.aim = Aim::Adapt { max };
+        self.restore_adapt(max);
     }
 
     /// Restores who decides how many jobs there are.
     pub fn restore_adapt(&mut self, max: u32) {
         self.aim = Aim::Adapt { max };
+        self.breaker.set_heals(true);
     }
 
     /// Returns when a live job was intended, started and came up, by the monotonic clock in milliseconds;
@@ -390,8 +399,9 @@ impl Ledger {
         }
         self.notices.push(Notice::Over { job: seq, planned: reason.planned() });
         match reason {
-            EndReason::NotSubmitted => return,
+            EndReason::NotSubmitted => return self.breaker.on_gone(seq),
             EndReason::Abandoned => {
+                self.breaker.on_gone(seq);
                 if old && now.clock < self.ghosts_until {
                     self.ghosts.insert(seq);
                 }
@@ -405,13 +415,26 @@ impl Ledger {
             if words.is_empty() || words.starts_with("exit code") { String::new() } else { format!(" ({words})") };
         self.note("job_ended", Some(seq), format!("job {} ended: {}{code}{words}", seq.0, reason.words()));
         if self.stopping || reason.is_ours() {
-            return;
+            return self.breaker.on_gone(seq);
         }
         if was_up && watch.proven {
-            self.breaker.on_proven();
+            self.nodes.on_fine(seq, watch.node, now);
+            self.breaker.on_proven(watch.up_since);
+        } else if self.blames_node(seq, watch.node, reason, now) {
+            self.breaker.on_gone(seq);
         } else if let Some(text) = self.breaker.on_early_end(seq, reason, now) {
             self.note("breaker_open", Some(seq), text);
         }
+    }
+
+    /// A job ended early; returns whether its node alone is to blame, so that it says nothing of others.
+    fn blames_node(&mut self, seq: JobSeq, node: Option<String>, reason: EndReason, now: Moment) -> bool {
+        let Some(node) = node.filter(|_| self.breaker.heals() && reason.blames_node()) else { return false };
+        let live = &self.live;
+        if let Some(text) = self.nodes.on_failed(&node, reason, |job| live.contains(&job), now) {
+            self.note("node_avoided", Some(seq), text);
+        }
+        self.nodes.is_avoided(&node, now)
     }
 
     pub(super) fn note(&mut self, kind: &'static str, job: Option<JobSeq>, text: String) {

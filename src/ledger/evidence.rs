@@ -114,6 +114,9 @@ impl Ledger {
         job.id = Some(seen.id.clone());
         let watch = self.watches.entry(seq).or_default();
         watch.clear_absence();
+        if seen.node.is_some() {
+            watch.node.clone_from(&seen.node);
+        }
         // Its own worker is better evidence of everything but the time that is left.
         let connected = watch.connected;
         job.unknown = !connected && matches!(seen.state, Observed::Unknown(_));
@@ -220,6 +223,7 @@ impl Ledger {
         // It was to leave anyway.
         job.cancelling |= job.draining;
         let watch = self.watches.entry(seq).or_default();
+        watch.node = None;
         watch.silent_since = None;
         watch.intended = None;
         watch.started = None;

@@ -99,6 +99,10 @@ impl EndReason {
     pub(super) fn is_ours(self) -> bool {
         matches!(self, Self::CancelledByUs | Self::Drained | Self::NotSubmitted | Self::Abandoned)
     }
+    /// Whether, when it comes early, the node may be the cause.
+    pub(super) fn blames_node(self) -> bool {
+        matches!(self, Self::CouldNotStart | Self::Crashed | Self::NodeFailed)
+    }
     /// Whether tasks that ran there are innocent: planned ends do not make a task suspicious.
     pub fn planned(self) -> bool {
         matches!(

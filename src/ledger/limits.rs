@@ -54,6 +54,19 @@ pub(super) const BACKOFF_MAX: u64 = 60 * SECOND;
 pub(super) const BREAKER_FAILURES: u32 = 5;
 /// … or, where the failure may pass by itself, until this time is over.
 pub(super) const BREAKER_REST: u64 = 600 * SECOND;
+/// While the loop decides: early ends in a row after which one job at a time is tried, after a pause that
+/// doubles from the first figure to the second.
+pub(super) const HEAL_FAILURES: u32 = 3;
+pub(super) const HEAL_REST: u64 = 60 * SECOND;
+pub(super) const HEAL_REST_MAX: u64 = 3600 * SECOND;
+/// While the loop decides, the cap grows by a quarter each time this has passed without a refusal.
+pub(super) const CAP_GROWS: u64 = 900 * SECOND;
+/// A node is avoided for this time after so many early failures within it, if so many jobs were fine elsewhere.
+pub(super) const NODE_REST: u64 = 1800 * SECOND;
+pub(super) const NODE_FAILURES: usize = 2;
+pub(super) const NODE_FINE_ELSEWHERE: usize = 3;
+/// More nodes than this are not avoided: then it is the site, or the tasks.
+pub(super) const NODES_AVOIDED_MAX: usize = 16;
 /// At a limit of the site one more job is tried after this time, later more rarely.
 pub(super) const PROBE_PAUSE: u64 = 60 * SECOND;
 pub(super) const PROBE_PAUSE_MAX: u64 = 300 * SECOND;

@@ -141,7 +141,9 @@ impl Ledger {
             jobs.push((seq, name));
         }
         self.next = JobSeq(first.0 + count);
-        orders.push(Order::Submit(Submit { pool: self.pool.clone(), jobs }));
+        self.breaker.on_intended(first);
+        let exclude = self.nodes.avoided(now);
+        orders.push(Order::Submit(Submit { pool: self.pool.clone(), jobs, exclude }));
     }
 
     /// Too many jobs: those without a worker go first (newest first), then the least loaded workers drain.

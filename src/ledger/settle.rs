@@ -23,7 +23,9 @@ impl Ledger {
                 && now.clock >= since + PROVEN_SPAN
             {
                 watch.proven = true;
-                self.breaker.on_proven();
+                let node = watch.node.clone();
+                self.breaker.on_proven(Some(since));
+                self.nodes.on_fine(seq, node, now);
             }
             self.settle_sentinel(seq, now);
             self.settle_silent(seq, now);

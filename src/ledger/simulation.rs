@@ -6,7 +6,7 @@
 
 mod site;
 
-use super::{EndReason, Job, JobState, Ledger, Moment, Order, Situation};
+use super::{EndReason, Job, JobState, Ledger, Moment, Order, Scaling, Situation};
 use crate::backends::EndedHow;
 use crate::runtime::ids::{JobSeq, NativeId};
 use fastrand::Rng;
@@ -26,6 +26,8 @@ struct World {
     coming: usize,
     durable: BTreeMap<JobSeq, Job>,
     held: VecDeque<(u64, Vec<Job>, Vec<Order>)>,
+    /// The scaling loop decides: it wants what the user wants.
+    adapt: bool,
     wanted: u32,
     wanted_max: u32,
     stopping: bool,
@@ -66,6 +68,7 @@ impl World {
             coming: 0,
             durable: BTreeMap::new(),
             held: VecDeque::new(),
+            adapt: seed.is_multiple_of(3),
             wanted: 0,
             wanted_max: 0,
             stopping: false,
@@ -92,7 +95,11 @@ impl World {
     fn scale(&mut self, jobs: u32) {
         self.wanted = jobs;
         self.wanted_max = self.wanted_max.max(jobs);
-        self.ledger.scale(jobs, self.moment());
+        if self.adapt {
+            self.ledger.adapt(jobs, self.moment());
+        } else {
+            self.ledger.scale(jobs, self.moment());
+        }
     }
 
     fn step(&mut self) {
@@ -110,7 +117,7 @@ impl World {
         let situation = Situation {
             work: true,
             drain_first: self.real.iter().filter(|(_, real)| real.connected).map(|(seq, _)| *seq).collect(),
-            ..Situation::default()
+            scaling: self.scaling(),
         };
         let open = self.ledger.breaker.is_open_for_good();
         let orders = self.ledger.plan(&situation, self.moment());
@@ -141,6 +148,19 @@ impl World {
         assert!(live <= self.wanted_max as usize, "J3: {live} jobs, never more than {} wanted", self.wanted_max);
     }
 
+    /// What the loop wants: the number the user wants, without regard to what the ledger allows.
+    fn scaling(&mut self) -> Scaling {
+        if !self.adapt {
+            return Scaling::default();
+        }
+        let staying: Vec<JobSeq> =
+            self.ledger.live().filter(|job| !job.cancelling && !job.draining).map(|job| job.seq).collect();
+        let wanted = self.wanted as usize;
+        let more = wanted.saturating_sub(staying.len());
+        let fewer: Vec<JobSeq> = staying.into_iter().skip(wanted).collect();
+        Scaling { submit: more as u32 + u32::from(self.chance(10)), cancel: fewer.clone(), drain: fewer }
+    }
+
     /// The server dies and comes back: what was not durable is forgotten, commands under way go on.
     fn crash(&mut self) {
         self.crashed = true;
@@ -151,7 +171,11 @@ impl World {
         for job in self.durable.values() {
             self.ledger.restore(job.clone());
         }
-        self.ledger.restore_wanted(self.wanted, reached);
+        if self.adapt {
+            self.ledger.restore_adapt(self.wanted);
+        } else {
+            self.ledger.restore_wanted(self.wanted, reached);
+        }
         let proved = self.rng.bool();
         self.ledger.finish_restore(proved, self.moment());
         if self.stopping {
@@ -275,6 +299,8 @@ impl World {
             let wanted = self.rng.u32(1..5);
             self.scale(wanted);
             let bound = self.now + 900 * SECOND;
+            // The limit of a site that has none any more is found by growing; no user has to look.
+            let bound = if self.adapt { bound + 3 * 3600 * SECOND } else { bound };
             let up = |world: &Self| world.real.values().filter(|real| real.live() && real.connected).count();
             while up(self) != wanted as usize || self.ledger.live().count() != wanted as usize {
                 self.step();

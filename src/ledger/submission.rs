@@ -11,7 +11,7 @@ impl Ledger {
             self.in_flight.remove(seq);
         }
         self.advice = None;
-        self.breaker.on_submitted(self.count_possible(now));
+        self.breaker.on_submitted(self.count_possible(now), now);
         // A job without an id (a command that says less than it should) is looked up by name.
         for ((seq, _), id) in submit.jobs.iter().zip(ids) {
             if let Some(job) = self.jobs.get_mut(seq).filter(|job| job.live()) {
@@ -58,6 +58,11 @@ impl Ledger {
         let advice = error.fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
         self.note("submit_failed", None, format!("{} refused: {sentence}{advice}", error.command));
         match error.class {
+            // Perhaps only because of the nodes that we avoid: once more without that.
+            ErrorClass::Permanent if !submit.exclude.is_empty() => {
+                self.nodes.forget();
+                self.count_submit_failure(sentence, now);
+            }
             ErrorClass::Permanent => self.breaker.on_permanent(sentence),
             ErrorClass::Limit => {
                 let asked = u32::try_from(submit.jobs.len()).unwrap_or(u32::MAX);

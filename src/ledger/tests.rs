@@ -1,5 +1,7 @@
 //! One test per promise of the ledger; the simulation holds all of them together.
 
+mod healing;
+
 use super::*;
 use crate::backends::sentinel::Sentinel;
 use crate::backends::{BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit};

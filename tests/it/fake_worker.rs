@@ -80,7 +80,7 @@ impl Fake {
     pub(crate) async fn submit(&self, backend: &dyn Backend, first: u32, count: u32) -> Vec<JobRef> {
         let jobs: Vec<_> =
             (first..first + count).map(|n| (JobSeq(n), JobName::new(&self.home.id4, JobSeq(n)))).collect();
-        let submit = Submit { pool: "default".to_owned(), jobs: jobs.clone() };
+        let submit = Submit { pool: "default".to_owned(), jobs: jobs.clone(), exclude: Vec::new() };
         let ids = backend.submit(&submit).await.unwrap();
         assert_eq!(ids.len(), jobs.len());
         let with_ids = jobs.into_iter().zip(ids);
