@@ -154,7 +154,7 @@ impl<'a> Wish<'a> {
         }
         // With half as much again as they ran: they had had most of a walltime like this one.
         let cut = class.durations;
-        if cut.ended == 0 && cut.cut >= CUTS && cut.longest / 1.5 >= usable * 0.8 {
+        if class.time_request.is_none() && cut.ended == 0 && cut.cut >= CUTS && cut.longest / 1.5 >= usable * 0.8 {
             return Err(format!(
                 "{} ran until the end of the walltime of {}, and none has finished: ask for a longer walltime",
                 tasks(cut.cut),

@@ -8,6 +8,7 @@ mod connect;
 mod context;
 mod down;
 mod events;
+mod explain;
 mod follow;
 mod generate;
 mod journal;
@@ -119,6 +120,7 @@ enum Command {
     Retry(retry::RetryArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Explain(explain::ExplainArgs),
     Render(Box<render::RenderArgs>),
     Config(config::ConfigArgs),
     Simulate(Box<simulate::SimulateArgs>),
@@ -180,6 +182,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, Problem> {
         Command::Retry(args) => retry::run(&args, context),
         Command::Logs(args) => logs::run(&args, context),
         Command::Events(args) => events::run(&args, context),
+        Command::Explain(args) => explain::run(&args, context),
         Command::Render(args) => render::run(&args, context),
         Command::Config(args) => config::run(&args, context),
         Command::Simulate(args) => simulate::run(&args, context),

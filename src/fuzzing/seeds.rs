@@ -2,9 +2,12 @@
 
 use super::cores::{hello, submission};
 use super::files::CLUSTER;
+use crate::adapt::{Decision, Entry};
+use crate::config::spec::Adapt;
 use crate::ledger::{Job, Ledger};
 use crate::runtime::control::{
-    ClientHello, ClientMessage, ClientReply, DownMode, ErrorKind, Progress, Reply, Request, TaskInfo,
+    ClientHello, ClientMessage, ClientReply, Decisions, DownMode, ErrorKind, JobDecisions, Progress, Reply, Request,
+    TaskInfo,
 };
 use crate::runtime::disk::RealDisk;
 use crate::runtime::ids::{ArrayId, JobName, JobSeq, RunId, TaskId, WorkerId};
@@ -137,6 +140,8 @@ fn from_client() -> Vec<Seed> {
         Request::Retry { tasks: all() },
         Request::Wait { tasks: all(), timeout: 100 },
         Request::Scale { jobs: 3 },
+        Request::Adapt { adapt: adapt() },
+        Request::Decisions,
         Request::Jobs,
         Request::Down { mode: DownMode::Stop },
     ];
@@ -238,8 +243,26 @@ fn to_client() -> Vec<Seed> {
         ("tasks", frame(&[reply(Reply::Tasks { tasks: vec![info.clone(), info], next: Some(TASK) })])),
         ("progress", frame(&[reply(Reply::Progress(progress)), reply(Reply::Changed { tasks: 7 })])),
         ("error", frame(&[reply(error), reply(Reply::Submitted { array: ArrayId(1) }), reply(Reply::Scaled)])),
+        ("decisions", frame(&[reply(Reply::Decisions(decisions()))])),
         ("left", frame(&[reply(Reply::Left { jobs: jobs(), closed: false })])),
     ]
+}
+
+fn decisions() -> Decisions {
+    let decision = Decision { drain: vec![3], reason: "give up 1 job".to_owned(), ..Decision::default() };
+    let entries = vec![Entry { number: 1, at: 5, decision, times: 1 }];
+    Decisions { entries, jobs: BTreeMap::from([(3, JobDecisions { asked: None, given_up: Some(1) })]) }
+}
+
+fn adapt() -> Adapt {
+    Adapt {
+        min: 1,
+        max: 9,
+        efficiency_percent: 65,
+        idle_timeout_seconds: Some(60),
+        max_pending: None,
+        rate_per_minute: Some(5),
+    }
 }
 
 fn records() -> Vec<Record> {
@@ -247,6 +270,7 @@ fn records() -> Vec<Record> {
     let task = |element| TaskId { array: ArrayId(2), element };
     let mut records = vec![
         Record::Scaled { jobs: 2, reached: true },
+        Record::Adapted(adapt()),
         Record::Submitted {
             array: ArrayId(1),
             key: "a".into(),

@@ -1,7 +1,9 @@
 //! The book itself: all records, what is remembered beside them, and how a record is closed.
 
 use super::breaker::Breaker;
-use super::limits::{CANCEL_PAUSE, GHOST_SPAN, LOOKUP_INTERVAL, POLL_MIN, SECOND, SENTINEL_PAUSE, SUSPECT_SPAN};
+use super::limits::{
+    CANCEL_PAUSE, FALL_SPAN, GHOST_SPAN, LOOKUP_INTERVAL, POLL_MIN, SECOND, SENTINEL_PAUSE, SUSPECT_SPAN,
+};
 use super::nodes::Nodes;
 use super::{EndReason, Job, JobState, Moment, Notice};
 use crate::backends::sentinel::Sentinel;
@@ -125,6 +127,8 @@ pub struct Ledger {
     pub(super) changed: BTreeSet<JobSeq>,
     pub(super) notices: Vec<Notice>,
     pub(super) breaker: Breaker,
+    /// Where a job last ended early although its worker had come up, and when.
+    pub(super) fallen: Option<(String, u64)>,
     pub(super) nodes: Nodes,
     /// Intents whose submit command has not answered yet.
     pub(super) in_flight: BTreeSet<JobSeq>,
@@ -182,6 +186,7 @@ impl Ledger {
             changed: BTreeSet::new(),
             notices: Vec::new(),
             breaker: Breaker::new(jobs_per_submit.max(1)),
+            fallen: None,
             nodes: Nodes::default(),
             in_flight: BTreeSet::new(),
             suspects: BTreeMap::new(),
@@ -420,11 +425,25 @@ impl Ledger {
         if was_up && watch.proven {
             self.nodes.on_fine(seq, watch.node, now);
             self.breaker.on_proven(watch.up_since);
-        } else if self.blames_node(seq, watch.node, reason, now) {
+        } else if was_up && self.fell_together(seq, watch.intended, now)
+            || self.blames_node(seq, watch.node, reason, now)
+        {
             self.breaker.on_gone(seq);
         } else if let Some(text) = self.breaker.on_early_end(seq, reason, now) {
             self.note("breaker_open", Some(seq), text);
         }
+    }
+
+    /// A job ended early although its worker had come up; returns whether others of its node did so just before that
+    /// were there together with it: one node that fails is one failure, however many jobs it held.
+    fn fell_together(&mut self, seq: JobSeq, intended: Option<u64>, now: Moment) -> bool {
+        let Some(node) = self.jobs.get(&seq).and_then(|job| job.node.clone()) else { return false };
+        let before = self.fallen.as_ref().filter(|(last, at)| *last == node && now.clock < at + FALL_SPAN);
+        let together = self.breaker.heals() && before.is_some_and(|(_, at)| intended.is_none_or(|since| since <= *at));
+        if !together {
+            self.fallen = Some((node, now.clock));
+        }
+        together
     }
 
     /// A job ended early; returns whether its node alone is to blame, so that it says nothing of others.

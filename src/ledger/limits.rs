@@ -70,6 +70,8 @@ pub(super) const NODES_AVOIDED_MAX: usize = 16;
 /// At a limit of the site one more job is tried after this time, later more rarely.
 pub(super) const PROBE_PAUSE: u64 = 60 * SECOND;
 pub(super) const PROBE_PAUSE_MAX: u64 = 300 * SECOND;
+/// Jobs of one node that end early within this time, and were there together, ended for one reason.
+pub(super) const FALL_SPAN: u64 = 120 * SECOND;
 /// A worker that was here so long has shown that jobs work.
 pub(super) const PROVEN_SPAN: u64 = 60 * SECOND;
 /// What the server waits beyond the orphan timeout before it takes a silent worker for dead.

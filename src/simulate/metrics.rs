@@ -127,7 +127,7 @@ impl Meter {
             makespan_seconds: if first.is_finite() { (done - first).max(0.0) } else { 0.0 },
             response_p50_seconds: quantile(0.5),
             response_p95_seconds: quantile(0.95),
-            core_seconds_billed: billed.sum(),
+            core_seconds_billed: billed.fold(0.0, |sum, some| sum + some),
             core_seconds_useful: self.useful,
             jobs_submitted: self.submitted,
             jobs_useless: useless as u32,

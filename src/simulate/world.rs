@@ -62,7 +62,6 @@ pub(super) struct World<'a> {
     site: Site,
     ledger: Ledger,
     scheduler: Scheduler,
-    random: Rng,
     now: u64,
     timeline: Timeline,
     tasks: Vec<Progress>,
@@ -91,6 +90,7 @@ impl<'a> World<'a> {
         ledger.adapt(scenario.settings.max, moment(0));
         let mut scheduler = Scheduler::new(RunId::first(1));
         scheduler.allow_ahead(false);
+        scheduler.set_cautious(policy.knows_walltime());
         let workload = &scenario.workload;
         let mut children = vec![Vec::new(); workload.tasks.len()];
         let mut tasks = vec![Progress::default(); workload.tasks.len()];
@@ -120,7 +120,6 @@ impl<'a> World<'a> {
             site,
             ledger,
             scheduler,
-            random: Rng::with_seed(scenario.seed ^ 0x77_0d1d),
             now: 0,
             timeline,
             tasks,
@@ -139,6 +138,11 @@ impl<'a> World<'a> {
             scaling: Scaling::default(),
             meter: Meter::default(),
         }
+    }
+
+    /// What a job is in for: the same with every policy.
+    fn luck(&self, job: JobSeq) -> Rng {
+        Rng::with_seed(self.scenario.seed ^ 0x77_0d1d ^ (u64::from(job.0) << 24))
     }
 
     fn push(&mut self, time: u64, what: What) {
@@ -306,6 +310,7 @@ impl<'a> World<'a> {
                 time_request: None,
                 after: Vec::new(),
                 at_most: None,
+                family: class + 1,
             };
             let array = ArrayId(self.arrays.len() as u32);
             for (element, task) in (0u32..).zip(&tasks) {
@@ -393,7 +398,8 @@ impl<'a> World<'a> {
         real.started = Some(self.now);
         let walltime = real.walltime;
         self.meter.job_started();
-        let startup = self.scenario.startup * (0.7 + 0.6 * self.random.f64());
+        let mut luck = self.luck(job);
+        let startup = self.scenario.startup * (0.7 + 0.6 * luck.f64());
         self.push(self.now + milliseconds(startup), What::Connect(job));
         let lead = self.scenario.settings.pools[0].drain_lead;
         if let Some(walltime) = walltime {
@@ -402,8 +408,8 @@ impl<'a> World<'a> {
                 self.push(self.now + milliseconds((walltime - lead).max(0.0)), What::Drains(job));
             }
         }
-        if self.random.f64() < self.scenario.faults.node_fails {
-            let life = walltime.unwrap_or(3600.0) * self.random.f64();
+        if luck.f64() < self.scenario.faults.node_fails {
+            let life = walltime.unwrap_or(3600.0) * luck.f64();
             self.push(self.now + milliseconds(life), What::NodeFails(job));
         }
     }

@@ -425,6 +425,7 @@ const COMMANDS: &[&[&str]] = &[
     &["up"],
     &["scale"],
     &["adapt"],
+    &["explain"],
     &["status"],
     &["ls"],
     &["down"],

@@ -7,6 +7,7 @@
 //! them to `tests/golden/journal/N+1`, add `records_N+1`, and let [`NEWEST`] name it. What an old folder reads
 //! as may gain fields with defaults; nothing of it may get lost.
 
+use dcluster::config::spec::Adapt;
 use dcluster::ledger::{EndReason, Job, JobState};
 use dcluster::runtime::disk::RealDisk;
 use dcluster::runtime::ids::{ArrayId, JobName, JobSeq, NativeId, TaskId, WorkerId};
@@ -141,6 +142,14 @@ fn records_1() -> (Vec<Record>, Vec<Vec<Record>>) {
         Record::Left { worker: WorkerId(1) },
         Record::Used(Usage { wall_milliseconds: 1 << 40, cpu_milliseconds: 1 << 33, memory_bytes: 1 << 35 }),
         Record::Scaled { jobs: 3, reached: true },
+        Record::Adapted(Adapt {
+            min: 1,
+            max: 50,
+            efficiency_percent: 65,
+            idle_timeout_seconds: Some(300),
+            max_pending: None,
+            rate_per_minute: Some(10),
+        }),
         Record::Stopping,
     ];
     let batches = vec![

@@ -100,8 +100,12 @@ fn status_tasks_and_events() {
          jobs[].unknown: bool\n\
          journal_trouble: null\n\
          scaling: object\n\
+         scaling.efficiency: null\n\
          scaling.jobs: integer\n\
+         scaling.max: null\n\
+         scaling.min: null\n\
          scaling.mode: string\n\
+         scaling.reason: null\n\
          server: object\n\
          server.host: string\n\
          server.longest_turn_seconds: number\n\

@@ -175,3 +175,21 @@ fn a_backend_that_does_not_know_a_node_is_not_told_of_it_again() {
     assert!(!ledger.gave_up());
     assert!(submits(ledger.plan(&wants(1), at(310)))[0].exclude.is_empty());
 }
+
+#[test]
+fn a_node_that_takes_its_jobs_with_it_is_one_failure() {
+    let mut ledger = adapting(8);
+    let submit = submits(ledger.plan(&wants(6), at(0))).remove(0);
+    taken(&mut ledger, &submit, 1);
+    for seq in 1..=6 {
+        let name = JobName::new("abcd", JobSeq(seq));
+        ledger.on_worker_up(&name, "n16", at(2)).expect("it is a job of ours");
+    }
+    for seq in 1..=6 {
+        ledger.on_worker_silent(JobSeq(seq), at(5));
+    }
+    let gone: Vec<Observation> = (1..=6).map(|seq| on("n16", seq, ended(EndedHow::NodeFailed, 1))).collect();
+    ledger.on_listed(&asked(&ledger), &gone, at(8));
+    assert!(events(&mut ledger, "breaker_open").is_empty());
+    assert_eq!(submits(ledger.plan(&wants(3), at(20))).len(), 1, "others are asked for in their place");
+}

@@ -118,7 +118,7 @@ impl Array {
     }
 
     /// Returns the shape it was made from, given what its class stands for.
-    pub(super) fn shape(&self, needs: &Needs, time_request: Option<u64>) -> Shape {
+    pub(super) fn shape(&self, needs: &Needs, time_request: Option<u64>, family: u32) -> Shape {
         Shape {
             count: self.count,
             needs: needs.clone(),
@@ -127,6 +127,7 @@ impl Array {
             time_request,
             after: self.after.to_vec(),
             at_most: self.at_most,
+            family,
         }
     }
 

@@ -18,6 +18,9 @@ const BUCKETS: usize = 40 * STEPS as usize;
 pub struct Lasted {
     /// How many.
     pub ended: u64,
+    /// Runs that were interrupted although they had had most of what any worker offers. With half as much again
+    /// as they ran, they are in the rest and not in `ended`.
+    pub cut: u64,
     /// Their mean.
     pub mean: f64,
     /// What nine of ten do not exceed.
@@ -32,17 +35,25 @@ pub(super) struct Durations {
     buckets: Box<[u32; BUCKETS]>,
     count: u32,
     sum: f64,
+    /// Tasks that ended by themselves, and runs that were cut; these do not fade.
+    ended: u64,
+    cut: u64,
 }
 
 impl Default for Durations {
     fn default() -> Self {
-        Self { buckets: Box::new([0; BUCKETS]), count: 0, sum: 0.0 }
+        Self { buckets: Box::new([0; BUCKETS]), count: 0, sum: 0.0, ended: 0, cut: 0 }
     }
 }
 
 impl Durations {
     /// A task has run so long.
     pub(super) fn add(&mut self, wall: Millis) {
+        self.ended += 1;
+        self.count_in(wall);
+    }
+
+    fn count_in(&mut self, wall: Millis) {
         self.buckets[bucket(wall)] += 1;
         self.count += 1;
         self.sum += wall as f64;
@@ -56,7 +67,13 @@ impl Durations {
 
     /// A task was interrupted after so long: it would have run longer. Taken for half as much again.
     pub(super) fn add_interrupted(&mut self, wall: Millis) {
-        self.add(wall.saturating_add(wall / 2));
+        self.count_in(wall.saturating_add(wall / 2));
+    }
+
+    /// As [`Durations::add_interrupted`], and the run had had most of what any worker offers.
+    pub(super) fn add_cut(&mut self, wall: Millis) {
+        self.cut += 1;
+        self.add_interrupted(wall);
     }
 
     /// Returns what nine of ten tasks do not exceed, at most a fifth too much; `None` before enough have ended.
@@ -84,7 +101,8 @@ impl Durations {
         });
         let longest = self.buckets.iter().rposition(|count| *count > 0);
         Lasted {
-            ended: u64::from(self.count),
+            ended: self.ended,
+            cut: self.cut,
             mean: if self.count == 0 { 0.0 } else { self.sum / f64::from(self.count) },
             p90: p90.map_or(0, upper_edge),
             longest: longest.map_or(0, upper_edge),

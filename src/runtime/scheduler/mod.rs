@@ -69,6 +69,8 @@ pub struct Shape {
     pub after: Vec<TaskRef>,
     /// Elements that may run at once.
     pub at_most: Option<u32>,
+    /// Tasks of one family are taken to run about as long; 0 = of none.
+    pub family: u32,
 }
 
 /// What happened.
@@ -342,6 +344,13 @@ impl Scheduler {
     /// Whether runs may be sent to workers to wait there for room (the default).
     pub fn allow_ahead(&mut self, allowed: bool) {
         self.ahead = allowed;
+    }
+
+    /// Whether tasks of which little is known, and that ask for no time, keep off workers with little walltime left
+    /// (not the default): somebody sees to it that there are others.
+    pub fn set_cautious(&mut self, cautious: bool) {
+        self.ready.set_cautious(cautious);
+        self.fleet.version += 1;
     }
 
     /// Takes in one event, then places what is ready.

@@ -366,7 +366,7 @@ impl Oracle {
         let ended = host.runs.remove(&run).expect("known run");
         let needs = |hosted: &Hosted| {
             let shape = &self.shapes[&hosted.task.array];
-            (shape.needs.clone(), shape.time_request, hosted.variant)
+            (shape.needs.clone(), shape.time_request, shape.family, hosted.variant)
         };
         let next = host.waiting.iter().find(|(_, next)| ended.hands_over && needs(next) == needs(&ended));
         if let Some((next, _)) = next.map(|(run, hosted)| (*run, hosted)) {

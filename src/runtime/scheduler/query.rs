@@ -125,6 +125,8 @@ pub struct Demand<'a> {
     pub needs: &'a Needs,
     /// Milliseconds that must be left on the worker.
     pub time_request: Option<Millis>,
+    /// Their family.
+    pub family: u32,
     /// How many could start now, were there room.
     pub tasks: u64,
     /// How many more the counters allow now, in the best variant; `None` = any number.
@@ -244,6 +246,7 @@ impl Scheduler {
             Demand {
                 needs: &class.needs,
                 time_request: class.time_request,
+                family: class.family,
                 tasks: class.queue().map(|(_, slot)| u64::from(self.array(slot).startable())).sum(),
                 counters_allow: (room < u32::MAX).then_some(u64::from(room)),
                 lasted: class.lasted(),

@@ -18,17 +18,33 @@ pub(super) type Rank = (Reverse<i32>, u32);
 const AHEAD: f64 = 20.0;
 /// Runs that may wait for each run that has room, were they ever so short.
 const AHEAD_MAX: f64 = 1024.0;
+/// Classes from which on no new one is made for a family alone: the time to place a task grows with their number.
+const FAMILY_CLASSES_MAX: usize = 1_024;
 /// Mean milliseconds of tasks for which nothing waits: the round trip to the server is nothing to them.
 const AHEAD_MEAN_MAX: f64 = 100.0;
+
+/// How a run came to its end, as far as it says something about durations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    /// It was done.
+    ByItself,
+    /// It would have gone on.
+    Interrupted,
+    /// So would it, and it had had most of what any worker offers.
+    Cut,
+}
 
 /// Tasks that need the same, and the arrays they are of.
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) needs: Needs,
     pub(super) time_request: Option<Millis>,
+    pub(super) family: u32,
     /// Counters that each variant needs: index and amount.
     counters: Vec<Vec<(u32, u64)>>,
     durations: Durations,
+    /// While little is known of its durations, its tasks keep off workers with little time left.
+    cautious: bool,
     queue: BTreeSet<Rank>,
     /// No worker fits it, but perhaps one of those that were freed since.
     pub(super) settled: bool,
@@ -49,8 +65,19 @@ impl Class {
     /// Returns the milliseconds that must be left on a worker: what was asked for, or else what nine of ten
     /// tasks took, though not so much that no fresh worker had it.
     pub(super) fn time_needed(&self, longest: Millis) -> Millis {
-        let learned = || self.durations.p90().unwrap_or(0).min(longest - longest / 10);
+        let most = longest - longest / 10;
+        let learned = || match self.durations.p90() {
+            Some(p90) => p90.min(most),
+            None if self.cautious && longest < Millis::MAX => self.guess(longest).min(most),
+            None => 0,
+        };
         self.time_request.unwrap_or_else(learned)
+    }
+    /// Returns what a task may take while little is known: half as much again as the longest so far; half of
+    /// what a fresh worker has when none has ended.
+    fn guess(&self, longest: Millis) -> Millis {
+        let lasted = self.durations.lasted();
+        if lasted.ended == 0 { longest / 2 } else { lasted.longest.saturating_add(lasted.longest / 2) }
     }
     /// Whether the time it needs was learned, not asked for.
     pub(super) fn is_time_learned(&self) -> bool {
@@ -70,14 +97,14 @@ impl Class {
         self.counters.iter().all(Vec::is_empty)
     }
     /// A task has run so long, to its end or until it was interrupted.
-    pub(super) fn learn(&mut self, wall: Millis, interrupted: bool) {
+    pub(super) fn learn(&mut self, wall: Millis, ended: Ended) {
         let before = self.durations.p90();
-        if interrupted {
-            self.durations.add_interrupted(wall);
-        } else {
-            self.durations.add(wall);
+        match ended {
+            Ended::ByItself => self.durations.add(wall),
+            Ended::Interrupted => self.durations.add_interrupted(wall),
+            Ended::Cut => self.durations.add_cut(wall),
         }
-        if self.durations.p90() != before {
+        if self.cautious || self.durations.p90() != before {
             // Where there was too little time before, there may be enough now.
             self.settled = false;
             self.infeasible_at = None;
@@ -104,18 +131,25 @@ struct Counter {
 #[derive(Default, Debug)]
 pub(super) struct Ready {
     classes: Vec<Class>,
-    ids: FxHashMap<(Needs, Option<Millis>), u32>,
+    cautious: bool,
+    /// By needs and time asked for: families and their classes, the oldest first.
+    ids: FxHashMap<(Needs, Option<Millis>), Vec<(u32, u32)>>,
     heads: BTreeMap<Rank, u32>,
     counters: Vec<Counter>,
     counter_ids: FxHashMap<String, u32>,
 }
 
 impl Ready {
-    /// Returns the number of the class with these needs.
-    pub(super) fn intern(&mut self, needs: Needs, time_request: Option<Millis>) -> u32 {
+    /// Returns the number of the class with these needs and this family; of another family, if there are very many
+    /// classes.
+    pub(super) fn intern(&mut self, needs: Needs, time_request: Option<Millis>, family: u32) -> u32 {
         let key = (needs, time_request);
-        if let Some(id) = self.ids.get(&key) {
-            return *id;
+        if let Some(alike) = self.ids.get(&key) {
+            let same = alike.iter().find(|(other, _)| *other == family);
+            let full = self.classes.len() >= FAMILY_CLASSES_MAX;
+            if let Some((_, id)) = same.or(alike.first().filter(|_| full)) {
+                return *id;
+            }
         }
         let needs = key.0.clone();
         let counters = needs.variants.iter().map(|request| self.counters_of(request)).collect();
@@ -123,21 +157,33 @@ impl Ready {
         self.classes.push(Class {
             needs,
             time_request,
+            family,
             counters,
             durations: Durations::default(),
+            cautious: self.cautious,
             queue: BTreeSet::new(),
             settled: false,
             was_sent_ahead: false,
             blocked_since: None,
             infeasible_at: None,
         });
-        self.ids.insert(key, id);
+        self.ids.entry(key).or_default().push((family, id));
         id
     }
 
     /// Whether there is a class with these needs.
     pub(super) fn knows(&self, needs: &Needs, time_request: Option<Millis>) -> bool {
         self.ids.contains_key(&(needs.clone(), time_request))
+    }
+
+    /// Whether tasks of which little is known keep off workers with little time left.
+    pub(super) fn set_cautious(&mut self, cautious: bool) {
+        self.cautious = cautious;
+        for class in &mut self.classes {
+            class.cautious = cautious;
+            class.settled = false;
+            class.infeasible_at = None;
+        }
     }
 
     fn counters_of(&mut self, request: &Request) -> Vec<(u32, u64)> {

@@ -42,7 +42,7 @@ impl<'a> ArrayView<'a> {
     /// Returns the shape it was submitted with.
     pub fn shape(&self) -> Shape {
         let class = self.scheduler.ready.class(self.array.class);
-        self.array.shape(&class.needs, class.time_request)
+        self.array.shape(&class.needs, class.time_request, class.family)
     }
     /// Returns the final states: first element, last element, end; elements in no range have none.
     pub fn ends(&self) -> impl Iterator<Item = (u32, u32, End)> + 'a {

@@ -4,6 +4,7 @@
 //! expected on that worker, and ids this server never gave out are told to end.
 
 use super::arrays::{Cell, LOSSES_TO_POISON};
+use super::ready::Ended;
 use super::tasks::Ripples;
 use super::workers::Run;
 use super::{Action, End, Millis, RequeueCause, Scheduler};
@@ -90,8 +91,15 @@ impl Scheduler {
             }
             match outcome {
                 _ if entry.doomed => {}
-                Outcome::Finished | Outcome::TimeLimit => self.ready.class_mut(entry.class).learn(wall, false),
-                Outcome::Interrupted if wall > 0 => self.ready.class_mut(entry.class).learn(wall, true),
+                Outcome::Finished | Outcome::TimeLimit => {
+                    self.ready.class_mut(entry.class).learn(wall, Ended::ByItself);
+                }
+                Outcome::Interrupted if wall > 0 => {
+                    let longest = self.fleet.longest();
+                    let cut = longest < Millis::MAX && wall >= longest - longest / 10;
+                    let ended = if cut { Ended::Cut } else { Ended::Interrupted };
+                    self.ready.class_mut(entry.class).learn(wall, ended);
+                }
                 _ => {}
             }
             self.release(worker, run, &entry, actions);

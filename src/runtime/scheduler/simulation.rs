@@ -194,6 +194,7 @@ impl World {
             time_request: (rng.u8(..4) == 0).then(|| rng.u64(1..30_000)),
             after,
             at_most: (rng.u8(..4) == 0).then(|| rng.u32(1..4)),
+            family: self.next_array % 8 / 7,
         };
         assert_eq!(self.scheduler.validate(&shape), Ok(()));
         let array = ArrayId(self.next_array);
@@ -453,6 +454,7 @@ pub(super) fn single() -> Shape {
         time_request: None,
         after: Vec::new(),
         at_most: None,
+        family: 0,
     }
 }
 

@@ -71,7 +71,7 @@ impl Scheduler {
     /// Adds the record of a submission; what it waits for is counted by [`Scheduler::link`].
     pub(super) fn add(&mut self, id: ArrayId, mut shape: Shape) -> u32 {
         let needs = std::mem::take(&mut shape.needs);
-        let class = self.ready.intern(needs, shape.time_request);
+        let class = self.ready.intern(needs, shape.time_request, shape.family);
         let array = Array::new(id, class, &shape);
         self.totals.add(&array.counts());
         self.arrays.push(array);

@@ -147,6 +147,7 @@ impl Core {
             let text = format!("the cluster goes down; {} tasks are unfinished", self.scheduler.unfinished());
             out.events.push(EventLine { kind: "stopping", job: None, task: None, text });
         }
+        self.keep_learned(out);
         let patience = match mode {
             DownMode::Stop => Some(25_000),
             DownMode::Now => Some(3_000),

@@ -226,6 +226,8 @@ pub struct Core {
     delayed: Vec<Assignment>,
     /// Submissions whose failures must be counted anew.
     recount: BTreeSet<ArrayId>,
+    /// Names of submissions, by family; see [`Core::shape_of`].
+    families: Vec<String>,
     /// While the number of jobs follows the load.
     scaling: Option<scaling::Loop>,
     /// What was learned of the queue, for the next [`scaling::Loop`].
@@ -285,6 +287,7 @@ impl Core {
             dying: BTreeSet::new(),
             delayed: Vec::new(),
             recount: BTreeSet::new(),
+            families: Vec::new(),
             scaling: None,
             learned: Learned::default(),
         }

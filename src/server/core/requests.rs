@@ -28,6 +28,8 @@ const KEY_BYTES_MAX: usize = 64;
 /// Bytes that may wait to be written before no new work is accepted.
 const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 const WAIT_MAX: u64 = 60_000;
+/// Names of submissions that are told apart when durations are learned.
+const FAMILIES_MAX: usize = 64;
 
 fn usage(what: impl Into<String>) -> Reply {
     Reply::Error { kind: ErrorKind::Usage, what: what.into(), fix: None }
@@ -156,7 +158,7 @@ impl Core {
             return Err(usage(format!("a key has at most {KEY_BYTES_MAX} bytes, not {}", key.len())));
         }
         self.check_submission(&submission).map_err(usage)?;
-        let shape = shape_of(&submission);
+        let shape = self.shape_of(&submission);
         self.scheduler.validate(&shape).map_err(|error| usage(error.to_string()))?;
         let last = self.arrays.last_key_value().map_or(0, |(last, _)| last.0);
         let array = ArrayId(last.checked_add(1).ok_or_else(|| usage("the ids of this cluster are used up"))?);
@@ -328,16 +330,35 @@ fn check_room(there: u64, count: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns what the scheduler needs to know of a submission.
-pub(super) fn shape_of(submission: &Submission) -> Shape {
-    Shape {
-        count: submission.body.indexes.count(),
-        needs: submission.body.needs.clone(),
-        priority: submission.priority,
-        retries: submission.retries,
-        time_request: submission.time_request_seconds.map(|seconds| seconds.saturating_mul(1000)),
-        after: submission.after.clone(),
-        at_most: submission.at_most,
+impl Core {
+    /// Returns what the scheduler needs to know of a submission.
+    pub(super) fn shape_of(&mut self, submission: &Submission) -> Shape {
+        Shape {
+            count: submission.body.indexes.count(),
+            needs: submission.body.needs.clone(),
+            priority: submission.priority,
+            retries: submission.retries,
+            time_request: submission.time_request_seconds.map(|seconds| seconds.saturating_mul(1000)),
+            after: submission.after.clone(),
+            at_most: submission.at_most,
+            family: self.family_of(&submission.body.name),
+        }
+    }
+
+    /// Returns the family of tasks of a name: what is learned of one is held to be true of the others. The first
+    /// names have families of their own, all later ones share the last.
+    fn family_of(&mut self, name: &str) -> u32 {
+        if name.is_empty() {
+            return 0;
+        }
+        let known = self.families.iter().position(|family| family == name);
+        let at = known.unwrap_or_else(|| {
+            if self.families.len() < FAMILIES_MAX {
+                self.families.push(name.to_owned());
+            }
+            self.families.len() - 1
+        });
+        at as u32 + 1
     }
 }
 

@@ -19,7 +19,8 @@ impl Core {
     pub fn replay(&mut self, record: Record) -> Result<(), RestoreError> {
         match record {
             Record::Submitted { array, key, submission, at } => {
-                self.scheduler.restore_array(array, super::requests::shape_of(&submission))?;
+                let shape = self.shape_of(&submission);
+                self.scheduler.restore_array(array, shape)?;
                 self.insert_array(array, key, submission, at, 0);
             }
             Record::Ended { task, end, detail } => {
@@ -70,6 +71,7 @@ impl Core {
                 self.opened = true;
                 self.ledger.restore_wanted(jobs, reached);
                 self.scaling = None;
+                self.scheduler.set_cautious(false);
             }
             Record::Adapted(adapt) => {
                 self.opened = true;

@@ -159,13 +159,22 @@ impl Core {
     pub(super) fn start_scaling(&mut self, adapt: Adapt) {
         let seed = u64::from(self.options.epoch);
         self.scaling = Some(Loop::new(adapt, &self.options.spec, seed, self.learned.clone()));
+        self.scheduler.set_cautious(true);
     }
 
     /// What was learned so far is kept for whoever scales next.
     pub(super) fn stop_scaling(&mut self, out: &mut Output) {
+        self.scheduler.set_cautious(false);
         if let Some(scaling) = self.scaling.take() {
             self.learned = scaling.controller.learned();
             out.learned = Some(Box::new(self.learned.clone()));
+        }
+    }
+
+    /// The cluster goes down: what was learned outlives it.
+    pub(super) fn keep_learned(&self, out: &mut Output) {
+        if let Some(scaling) = &self.scaling {
+            out.learned = Some(Box::new(scaling.controller.learned()));
         }
     }
 
@@ -312,15 +321,17 @@ impl Core {
                 tasks,
                 elapsed: seconds(elapsed) / f64::from(tasks),
             });
-            classes.push(class_of(&demand, jobs.collect(), here));
+            let family = (demand.family as usize).checked_sub(1).and_then(|at| self.families.get(at));
+            classes.push(class_of(&demand, family, jobs.collect(), here));
         }
         classes
     }
 }
 
-fn class_of(demand: &Demand<'_>, running: Vec<RunningTasks>, here: u64) -> TaskClass {
+fn class_of(demand: &Demand<'_>, family: Option<&String>, running: Vec<RunningTasks>, here: u64) -> TaskClass {
     let first = demand.needs.variant(0);
-    let mut name = format!("{} cores", first.cores);
+    let mut name = family.map(|family| format!("{family}, ")).unwrap_or_default();
+    name.push_str(&count(first.cores.into(), "core"));
     if first.memory_bytes > 0 {
         name.push_str(&format!(", {}", size(first.memory_bytes)));
     }
@@ -340,7 +351,7 @@ fn class_of(demand: &Demand<'_>, running: Vec<RunningTasks>, here: u64) -> TaskC
         time_request: demand.time_request.map(seconds),
         durations: Durations {
             ended: demand.lasted.ended,
-            cut: 0,
+            cut: demand.lasted.cut,
             mean: demand.lasted.mean / 1000.0,
             p90: seconds(demand.lasted.p90),
             longest: seconds(demand.lasted.longest),

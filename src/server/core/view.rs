@@ -118,7 +118,11 @@ impl Core {
             return None;
         }
         if self.connections.is_empty() {
-            return self.jobs_explain().or_else(|| Some("there is no job: dcluster scale N".to_owned()));
+            let no_job = || match &self.scaling {
+                Some(scaling) => scaling.last_reason(),
+                None => Some("there is no job: dcluster scale N".to_owned()),
+            };
+            return self.jobs_explain().or_else(no_job);
         }
         let ready = self.arrays.keys().find_map(|array| self.scheduler.tasks(*array, 0, 1, Some(Kind::Ready)).next());
         let (task, _) = ready?;

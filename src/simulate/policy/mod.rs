@@ -1,7 +1,7 @@
 //! Who decides how many jobs there are: our own controller, and the rules of others as read from their code.
 //!
-//! The others are shown the truth at once and get their way at once, without the faults of their own status
-//! queries, which flatters them. Where they count tasks and slots, a task counts as many as it has cores.
+//! The others are shown what our ledger knows and get their way at once, without the faults of their own status
+//! queries and records of jobs, which flatters them. Where they count tasks and slots, a task counts as many as it has cores.
 
 mod dask;
 mod fit;

@@ -7,6 +7,7 @@ use crate::ledger::{JobState, Notice, Order, Situation};
 use crate::runtime::ids::{JobName, JobSeq, WorkerId};
 use crate::runtime::scheduler::Event;
 use crate::simulate::site::Real;
+use fastrand::Rng;
 
 /// Milliseconds until a command of the batch system answers.
 const LATENCY: u64 = 300;
@@ -39,8 +40,9 @@ impl World<'_> {
                     if result.is_ok() {
                         self.meter.jobs_created(submit.jobs.len() as u32);
                         for (seq, _) in &submit.jobs {
-                            if self.random.f64() < self.scenario.faults.vanish {
-                                let after = milliseconds(-60.0 * (1.0 - self.random.f64()).ln());
+                            let mut luck = Rng::with_seed(self.luck(*seq).u64(..));
+                            if luck.f64() < self.scenario.faults.vanish {
+                                let after = milliseconds(-60.0 * (1.0 - luck.f64()).ln());
                                 self.push(self.now + after, What::Vanishes(*seq));
                             }
                         }
