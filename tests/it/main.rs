@@ -1,6 +1,7 @@
 //! Integration tests: one binary, a module per capability.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod adapt_day;
 mod bad_days;
 mod cli;
 mod docs;
