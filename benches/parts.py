@@ -324,7 +324,7 @@ class Scaling(Part):
                 return
         self.settle(answer["name"])
         jobs, runs = bed.jobs(answer["name"], answer["begin"]), loads.runs(answer["runs"])
-        ran = [job for job in jobs if job["JobID"] in runs["jobs"] or job["JobName"] in runs["jobs"]]
+        ran = [job for job in jobs if job["JobID"] in runs["jobs"]]
         started = [job for job in jobs if int(job["ElapsedRaw"]) > 0]
         figure = {
             "submitted": len(jobs), "nothing": len(jobs) - len(ran), "never started": len(jobs) - len(started),

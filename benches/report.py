@@ -32,12 +32,13 @@ Written by `make bench` on {date}, dcluster at commit {commit}, in {minutes:.0f}
 SCALING = """\
 ## Scaling on Slurm
 
-A day in minutes on a real Slurm of 16 nodes with free ones: {load}. Tasks use one core. Jobs of {cores} cores and a
-walltime of {walltime} s, at most {jobs} of them, none at first. `dcluster up --min 0 --max {jobs}` and
+A day in minutes on a real Slurm of 16 nodes, of which most are free: {load}.
+Tasks use one core. Jobs of {cores} cores and a walltime of {walltime} s, at most {jobs} of them, none at first. `dcluster up --min 0 --max {jobs}` and
 `SLURMCluster(...).adapt(minimum=0, maximum={jobs})`, both with their defaults; dask-jobqueue's workers have the
 `--lifetime` that its documentation advises, {lifetime:.0%} of the walltime. Tasks of both need {useful:,} core-seconds,
 and no schedule takes less than {bound:.0f} s. Jobs and core-seconds are what `sacct` says, cut runs are what tasks
-wrote: runs that began and never ended. One round.
+wrote: runs that began and never ended. Dask keeps results in its workers until the client asks for all of them at the
+end: when all workers leave together, it computes again what they held. One round.
 
 """
 
@@ -301,16 +302,16 @@ def scaling(data):
             continue
         name = SYSTEM_NAMES[system]
         if not figure["values"]:
-            rows.append((name, figure["failed"], *[""] * 7))
+            rows.append((name, figure["failed"], *[""] * 8))
             continue
         value = figure["values"][0]
         settled = f"{value['settled']:.0f} s" if not value["left"] else "never"
         rows.append((
             name, value["submitted"], value["nothing"], f"{value['billed']:,}", f"{useful / value['billed']:.0%}",
-            f"{value['makespan']:.0f} s", f"{value['makespan'] / bound:.2f}", value["cut"], settled,
+            f"{value['makespan']:.0f} s", f"{value['makespan'] / bound:.2f}", value["cut"], value["twice"], settled,
         ))
     head = ("", "jobs submitted", "of them ran nothing", "core-seconds billed", "of them useful", "makespan",
-            "ratio to the bound", "runs cut by the walltime", "jobs gone after")
+            "ratio to the bound", "runs cut by the walltime", "ended runs done again", "jobs gone after")
     load = ", ".join(f"{count} × {seconds} s at {at} s" for at, count, seconds in loads.DAY)
     text = SCALING.format(
         load=load, cores=loads.DAY_CORES, walltime=loads.DAY_WALLTIME_SECONDS, jobs=loads.DAY_JOBS,

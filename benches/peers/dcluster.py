@@ -6,6 +6,7 @@ tasks and end them without running anything.
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -126,8 +127,12 @@ class Peer(Base):
         end = time.time()
         with open(os.path.join(self.env["DCLUSTER_STATE"], "default", "id")) as file:
             name = f"dc{json.load(file)['letters']}-"
+        # Elements of an array have one name in Slurm: jobs are told apart by its ids.
+        status = subprocess.run([self.binary, "status", "--json"], env=self.env, capture_output=True, check=True)
+        ids = {job["name"]: job["id"] for job in json.loads(status.stdout)["jobs"]}
         with open(os.path.join(self.folder, "runs")) as file:
-            return {"begin": begin, "seconds": end - begin, "failed": 0, "name": name, "runs": file.read()}
+            text = "".join(re.sub(r"\S+(?= \S+$)", lambda job: ids[job[0]], line) for line in file)
+        return {"begin": begin, "seconds": end - begin, "failed": 0, "name": name, "runs": text}
 
     # With simulated workers.
 
