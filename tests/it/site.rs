@@ -79,7 +79,7 @@ pub(crate) fn boot_node(node: &str) {
 }
 
 pub(crate) fn node_is_back(node: &str) {
-    until("the node is back", 60, || {
+    until("the node is back", 120, || {
         slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().eq("idle").then_some(())
     });
 }
