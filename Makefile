@@ -23,7 +23,7 @@ test: ## everything that CI runs
 soak: build ## the simulation over 1,000 seeds, then 20 minutes of real kills (SOAK='--minutes 1' for less)
 	@tests/soak $(SOAK)
 
-bench: build ## dcluster and its peers in one run: prints tables, writes docs/benchmarks.md (20 min)
+bench: build ## dcluster and its peers in one run: prints tables, writes docs/benchmarks.md (30 min)
 	@benches/run
 
 compare: build ## the rules that size a cluster, in simulation: the table and figures of docs/adaptive.md (1 min)

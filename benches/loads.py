@@ -93,3 +93,43 @@ def mix_greedy(tasks):
             _, worker, cores = heapq.heappop(running)
             free[worker] += cores
     return now
+
+
+# A day in minutes, for the part `scaling`: (seconds after the begin, tasks, seconds of each). A burst that takes
+# longer than a walltime, a tail that nothing runs beside, a second burst.
+DAY = ((0, 40, 2), (0, 64, 30), (150, 1, 30), (210, 20, 2), (210, 24, 30))
+DAY_JOBS = 8
+DAY_CORES = 2
+DAY_WALLTIME_SECONDS = 120
+# Shares of the walltime that dask-jobqueue's documentation advises for --lifetime and its stagger: 55 and 4 of 60 min.
+DAY_LIFETIME = 55 / 60
+DAY_STAGGER = 4 / 60
+
+
+def day_useful():
+    """Core-seconds of all its tasks; each uses one core."""
+    return sum(count * seconds for _, count, seconds in DAY)
+
+
+def day_bound():
+    """No schedule on the largest number of jobs that never waits for one is shorter: seconds."""
+    end = 0.0
+    for at in sorted({at for at, *_ in DAY}):
+        parts = [(count, seconds) for when, count, seconds in DAY if when == at]
+        area = sum(count * seconds for count, seconds in parts) / (DAY_JOBS * DAY_CORES)
+        end = max(end, at) + max(area, *(seconds for _, seconds in parts))
+    return end
+
+
+def runs(text):
+    """What tasks wrote, lines `start|end TASK RUN JOB TIME`: tasks that ended, their jobs, and runs that never did."""
+    began, ended, jobs = set(), {}, set()
+    for line in text.splitlines():
+        what, task, run, job, at = line.split(" ")
+        if what == "start":
+            began.add((task, run))
+        else:
+            began.discard((task, run))
+            ended[task] = ended.get(task, 0) + 1
+            jobs.add(job)
+    return {"tasks": len(ended), "twice": sum(n - 1 for n in ended.values()), "jobs": sorted(jobs), "cut": len(began)}

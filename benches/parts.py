@@ -8,6 +8,7 @@ import contextlib
 import sys
 import time
 
+import bed
 import loads
 from session import Failed, Session
 
@@ -288,4 +289,60 @@ class Workers(Part):
                 self.figure(f"workers {workers}", session, "busy", 180, lambda answer: answer, **args)
 
 
-PARTS = {"tasks": Tasks, "scheduling": Scheduling, "memory": Memory, "mix": Mix, "workers": Workers}
+class Scaling(Part):
+    """A day in minutes on a real Slurm, the number of jobs left to the system. What it cost is what Slurm says."""
+
+    LIMIT = 700
+    # Seconds in which all jobs must be gone after the last task; longer idle than that is billed no further.
+    SETTLE = 180
+
+    def run_all(self):
+        """One round: it takes minutes, and little of it is chance."""
+        systems = [name for name, option in (("dcluster", "dcluster"), ("jobqueue", "dask"))
+                   if option in self.options.systems]
+        try:
+            with bed.slurm():
+                for system in systems:
+                    say(f"scaling, {system}")
+                    self.day(system)
+        except OSError as why:
+            for system in systems:
+                self.results.fail("day", system, str(why))
+        self.results.keep("bound", "makespan", loads.day_bound())
+        self.results.keep("bound", "useful", loads.day_useful())
+
+    def day(self, system):
+        with self.session(system, start="start_slurm") as session:
+            try:
+                if session.failed:
+                    raise Failed(session.failed)
+                answer = session.ask("day", self.LIMIT)
+                settled = self.settle(answer["name"])
+                left = bed.unfinished(answer["name"])
+            except Failed as why:
+                self.results.fail("day", system, str(why))
+                return
+        self.settle(answer["name"])
+        jobs, runs = bed.jobs(answer["name"], answer["begin"]), loads.runs(answer["runs"])
+        ran = [job for job in jobs if job["JobID"] in runs["jobs"]]
+        started = [job for job in jobs if int(job["ElapsedRaw"]) > 0]
+        figure = {
+            "submitted": len(jobs), "nothing": len(jobs) - len(ran), "never started": len(jobs) - len(started),
+            "billed": sum(int(job["ElapsedRaw"]) * int(job["AllocCPUS"]) for job in jobs),
+            "makespan": answer["seconds"], "cut": runs["cut"], "failed": answer["failed"], "twice": runs["twice"],
+            "settled": settled, "left": left,
+        }
+        self.results.keep("day", system, figure)
+        say(f"  {system:12}" + ", ".join(f"{key} {value}" for key, value in figure.items()))
+
+    def settle(self, name):
+        """Seconds until no job is left, or as many as it may take."""
+        begin = time.monotonic()
+        while bed.unfinished(name) and time.monotonic() - begin < self.SETTLE:
+            time.sleep(1)
+        return time.monotonic() - begin
+
+
+PARTS = {
+    "tasks": Tasks, "scheduling": Scheduling, "memory": Memory, "mix": Mix, "workers": Workers, "scaling": Scaling,
+}

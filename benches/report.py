@@ -1,11 +1,12 @@
 """Makes docs/benchmarks.md of the results. Pure: text in, text out."""
 
 import figures
+import loads
 from figures import Figures
 
 SYSTEM_NAMES = {
     "xargs": "xargs -P2", "parallel": "GNU parallel", "dcluster": "dcluster", "hyperqueue": "HyperQueue",
-    "dask": "Dask", "parsl": "Parsl", "ray": "Ray",
+    "dask": "Dask", "parsl": "Parsl", "ray": "Ray", "jobqueue": "dask-jobqueue",
 }
 PEERS = ("hyperqueue", "dask", "parsl", "ray")
 
@@ -28,6 +29,20 @@ Written by `make bench` on {date}, dcluster at commit {commit}, in {minutes:.0f}
 """
 
 
+SCALING = """\
+## Scaling on Slurm
+
+A day in minutes on a real Slurm of 16 nodes, of which most are free: {load}.
+Tasks use one core. Jobs of {cores} cores and a walltime of {walltime} s, at most {jobs} of them, none at first. `dcluster up --min 0 --max {jobs}` and
+`SLURMCluster(...).adapt(minimum=0, maximum={jobs})`, both with their defaults; dask-jobqueue's workers have the
+`--lifetime` that its documentation advises, {lifetime:.0%} of the walltime. Tasks of both need {useful:,} core-seconds,
+and no schedule takes less than {bound:.0f} s. Jobs and core-seconds are what `sacct` says, cut runs are what tasks
+wrote: runs that began and never ended. Dask keeps results in its workers until the client asks for all of them at the
+end: when all workers leave together, it computes again what they held. One round.
+
+"""
+
+
 def table(head, rows):
     """A Markdown table; the first column is text, the others are figures."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
@@ -42,7 +57,7 @@ def page(results):
     versions = "\n".join(f"| {SYSTEM_NAMES[name]} | {version} |" for name, version in results["versions"].items())
     quick = "- **A quick run: figures are rough.**\n" if meta["quick"] else ""
     head = HEAD.format(**meta | {"quick": quick, "percent": 100 * meta["scale"], "versions": versions})
-    sections = [targets, commands, scheduling, latency, graphs, mix, memory, workers, idle, pauses]
+    sections = [targets, commands, scheduling, latency, graphs, mix, memory, workers, scaling, idle, pauses]
     return "\n".join([head] + [text for section in sections if (text := section(data))])
 
 
@@ -273,6 +288,36 @@ def workers(data):
         "with the server; each gets tasks of 1 s, so that n workers could do at most n tasks/s.\n\n"
         + table(head, rows)
     )
+
+
+def scaling(data):
+    """A day on Slurm."""
+    bound, useful = data.best("scaling", "bound", "makespan"), data.best("scaling", "bound", "useful")
+    if not bound:
+        return ""
+    rows = []
+    for system in ("dcluster", "jobqueue"):
+        figure = data.get("scaling", "day", system)
+        if figure is None:
+            continue
+        name = SYSTEM_NAMES[system]
+        if not figure["values"]:
+            rows.append((name, figure["failed"], *[""] * 8))
+            continue
+        value = figure["values"][0]
+        settled = f"{value['settled']:.0f} s" if not value["left"] else "never"
+        rows.append((
+            name, value["submitted"], value["nothing"], f"{value['billed']:,}", f"{useful / value['billed']:.0%}",
+            f"{value['makespan']:.0f} s", f"{value['makespan'] / bound:.2f}", value["cut"], value["twice"], settled,
+        ))
+    head = ("", "jobs submitted", "of them ran nothing", "core-seconds billed", "of them useful", "makespan",
+            "ratio to the bound", "runs cut by the walltime", "ended runs done again", "jobs gone after")
+    load = ", ".join(f"{count} × {seconds} s at {at} s" for at, count, seconds in loads.DAY)
+    text = SCALING.format(
+        load=load, cores=loads.DAY_CORES, walltime=loads.DAY_WALLTIME_SECONDS, jobs=loads.DAY_JOBS,
+        lifetime=loads.DAY_LIFETIME, useful=useful, bound=bound,
+    )
+    return text + table(head, rows)
 
 
 def idle(data):

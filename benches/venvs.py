@@ -14,6 +14,7 @@ PACKAGES = {
     "plot": ["matplotlib>=3.8"],
     "hyperqueue": ["hyperqueue==0.27.0"],
     "dask": ["distributed==2026.8.0"],
+    "jobqueue": ["dask-jobqueue==0.9.0", "distributed==2026.8.0"],
     "parsl": ["parsl==2026.10.26"],
     "ray": ["ray==2.60.0"],
 }

@@ -4,7 +4,9 @@ Beyond what all peers have it measures with simulated workers (`worker join --si
 tasks and end them without running anything.
 """
 
+import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -27,10 +29,10 @@ class Peer(Base):
         self.client = None
         self.joined = []
 
-    def command(self, *words):
+    def command(self, *words, limit=LIMIT_SECONDS):
         done = subprocess.run(
             [self.binary, *words], env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LIMIT_SECONDS,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=limit,
         )
         if done.returncode != 0:
             raise RuntimeError(f"exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
@@ -103,6 +105,34 @@ class Peer(Base):
             assert counts["failed"] + counts["cancelled"] == 0, counts
 
         return {**self.measured(run), "tasks": len(graph)}
+
+    # On Slurm, for the part `scaling`.
+
+    def start_slurm(self):
+        """Brings up a cluster whose number of jobs follows the load."""
+        self.command(
+            "up", "--backend", "slurm", "--min", "0", "--max", str(loads.DAY_JOBS), "--cores", str(loads.DAY_CORES),
+            "--memory", "1GB", "--walltime", f"{loads.DAY_WALLTIME_SECONDS}s",
+        )
+
+    def day(self):
+        begin = time.time()
+        say = '"$me $(date +%s.%N)" >> runs'
+        for at, count, seconds in loads.DAY:
+            time.sleep(max(0.0, begin + at - time.time()))
+            script = f'me="$DCLUSTER_TASK_ID $DCLUSTER_TASK_RUN $DCLUSTER_JOB"; echo start {say}; sleep {seconds}; ' \
+                     f"echo end {say}"
+            self.command("submit", "--array", f"1-{count}", "--", "sh", "-c", script)
+        self.command("wait", limit=600)
+        end = time.time()
+        with open(os.path.join(self.env["DCLUSTER_STATE"], "default", "id")) as file:
+            name = f"dc{json.load(file)['letters']}-"
+        # Elements of an array have one name in Slurm: jobs are told apart by its ids.
+        status = subprocess.run([self.binary, "status", "--json"], env=self.env, capture_output=True, check=True)
+        ids = {job["name"]: job["id"] for job in json.loads(status.stdout)["jobs"]}
+        with open(os.path.join(self.folder, "runs")) as file:
+            text = "".join(re.sub(r"\S+(?= \S+$)", lambda job: ids[job[0]], line) for line in file)
+        return {"begin": begin, "seconds": end - begin, "failed": 0, "name": name, "runs": text}
 
     # With simulated workers.
 

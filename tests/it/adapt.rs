@@ -89,7 +89,7 @@ fn scale_and_off_end_it_and_nonsense_is_refused() {
     bed.run(&["adapt", "--max", "3", "--efficiency", "2"]).expect(78).says("0.05 to 0.95");
     bed.run(&["explain", "job", "9"]).expect(2).says("there is no job 9");
     bed.run(&["explain", "9"]).expect(2).says("there is no task 9");
-    bed.run(&["explain", "nonsense"]).expect(2).says("explain");
+    bed.run(&["explain", "nonsense"]).expect(2).says("is not a task id");
     bed.run(&["adapt", "--min", "1", "--max", "2"]).expect(0);
     until("the minimum is there", || (live(&bed) == 1).then_some(()));
     bed.run(&["adapt", "--off"]).expect(0);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod adapt;
+mod adapt_day;
 mod bad_days;
 mod cli;
 mod docs;

@@ -64,13 +64,22 @@ pub(crate) fn start_controller() {
     });
 }
 
-/// Starts the daemon of a node as `tests/clusters/slurm/up` does.
+/// Starts the daemon of a node, and waits until the node can be used.
 pub(crate) fn start_node(node: &str) {
+    boot_node(node);
+    node_is_back(node);
+}
+
+/// Starts the daemon of a node as `tests/clusters/slurm/up` does.
+pub(crate) fn boot_node(node: &str) {
     let script = "hostname \"$1\" && mount --bind \"$2\" /etc/hosts && exec slurmd -N \"$1\"";
     let hosts = bed_folder().join("etc/hosts");
     let hosts = hosts.to_str().unwrap();
     slurm(&["unshare", "--uts", "--mount", "--propagation", "slave", "sh", "-c", script, "slurmd", node, hosts]);
-    until("the node is back", 60, || {
+}
+
+pub(crate) fn node_is_back(node: &str) {
+    until("the node is back", 120, || {
         slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().eq("idle").then_some(())
     });
 }
@@ -266,7 +275,7 @@ impl Site {
         access["addresses"][0].as_str().unwrap().to_owned()
     }
     /// The beginning of the names of the cluster's jobs.
-    fn letters(&self) -> String {
+    pub(crate) fn letters(&self) -> String {
         let id: Value = serde_json::from_str(&self.read("state/default/id")).unwrap_or_default();
         format!("dc{}-", id["letters"].as_str().unwrap_or("????"))
     }

@@ -127,13 +127,16 @@ struct Counter {
     used: u128,
 }
 
+/// Needs, and time asked for.
+type Wants = (Needs, Option<Millis>);
+
 /// All classes and counters.
 #[derive(Default, Debug)]
 pub(super) struct Ready {
     classes: Vec<Class>,
     cautious: bool,
     /// By needs and time asked for: families and their classes, the oldest first.
-    ids: FxHashMap<(Needs, Option<Millis>), Vec<(u32, u32)>>,
+    ids: FxHashMap<Wants, Vec<(u32, u32)>>,
     heads: BTreeMap<Rank, u32>,
     counters: Vec<Counter>,
     counter_ids: FxHashMap<String, u32>,
