@@ -37,8 +37,7 @@ Tasks use one core. Jobs of {cores} cores and a walltime of {walltime} s, at mos
 `SLURMCluster(...).adapt(minimum=0, maximum={jobs})`, both with their defaults; dask-jobqueue's workers have the
 `--lifetime` that its documentation advises, {lifetime:.0%} of the walltime. Tasks of both need {useful:,} core-seconds,
 and no schedule takes less than {bound:.0f} s. Jobs and core-seconds are what `sacct` says, cut runs are what tasks
-wrote: runs that began and never ended. Dask keeps results in its workers until the client asks for all of them at the
-end: when all workers leave together, it computes again what they held. One round.
+wrote: runs that began and never ended. The Dask client lets go of each result as it comes. One round.
 
 """
 
@@ -311,7 +310,7 @@ def scaling(data):
             f"{value['makespan']:.0f} s", f"{value['makespan'] / bound:.2f}", value["cut"], value["twice"], settled,
         ))
     head = ("", "jobs submitted", "of them ran nothing", "core-seconds billed", "of them useful", "makespan",
-            "ratio to the bound", "runs cut by the walltime", "ended runs done again", "jobs gone after")
+            "ratio to the bound", "runs that never ended", "ended runs done again", "jobs gone after")
     load = ", ".join(f"{count} × {seconds} s at {at} s" for at, count, seconds in loads.DAY)
     text = SCALING.format(
         load=load, cores=loads.DAY_CORES, walltime=loads.DAY_WALLTIME_SECONDS, jobs=loads.DAY_JOBS,

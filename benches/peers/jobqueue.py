@@ -5,6 +5,7 @@ https://jobqueue.dask.org/en/latest/clusters-advanced-tips-and-tricks.html.
 """
 
 import os
+import queue
 import time
 import uuid
 
@@ -45,18 +46,28 @@ class Peer(Base):
         self.client = Client(self.cluster)
 
     def day(self):
-        from distributed import wait
-
         file = os.path.join(self.folder, "runs")
         begin = time.time()
-        futures = []
+        # Each result is let go of as it comes, as Dask's documentation advises: else it is lost, and made again,
+        # when the worker that holds it leaves.
+        held, ended = {}, queue.Queue()
+
+        def done(future):
+            held.pop(future.key, None)
+            ended.put(future.status)
+
+        count_all = 0
         for part, (at, count, seconds) in enumerate(loads.DAY):
             time.sleep(max(0.0, begin + at - time.time()))
             names = [f"{part}.{i}" for i in range(count)]
-            futures += self.client.map(lambda name, s=seconds: task(file, name, s), names, pure=False)
-        wait(futures)
+            futures = self.client.map(lambda name, s=seconds: task(file, name, s), names, pure=False)
+            count_all += len(futures)
+            held.update((future.key, future) for future in futures)
+            for future in futures:
+                future.add_done_callback(done)
+            del future, futures
+        failed = sum(ended.get() != "finished" for _ in range(count_all))
         end = time.time()
-        failed = sum(future.status != "finished" for future in futures)
         return {"begin": begin, "seconds": end - begin, "failed": failed, "name": NAME, "runs": open(file).read()}
 
     def stop(self):
