@@ -43,6 +43,19 @@ fn jobs_come_with_work_and_go_without() {
 }
 
 #[test]
+fn an_idle_job_is_kept_while_tasks_wait_for_others() {
+    let bed = Bed::new();
+    bed.run(&["up", "--max", "2", "--cores", "2", "--idle-timeout", "40s"]).expect(0);
+    let first = bed.submit(&["--array", "1-4"], "sleep 4");
+    let last = bed.submit(&["--after", &first], "true");
+    bed.run(&["wait", &last]).expect(0);
+    let decisions = &bed.lines(&["explain", "-n", "1000", "--json"])[0]["decisions"];
+    let drains = |entry: &serde_json::Value| !entry["decision"]["drain"].as_array().unwrap().is_empty();
+    assert!(!decisions.as_array().unwrap().iter().any(drains), "{decisions}");
+    bed.leaves_nothing();
+}
+
+#[test]
 fn what_no_job_can_run_brings_none_and_says_what_would() {
     let bed = Bed::new();
     bed.run(&["up", "--max", "2", "--cores", "1"]).expect(0);

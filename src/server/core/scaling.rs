@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 /// Milliseconds between two looks at least.
 const QUIET: u64 = 250;
 /// Milliseconds between two times that what was learned is kept.
-const KEEP_PAUSE: u64 = 60_000;
+const KEEP_PAUSE: u64 = 10_000;
 /// Jobs of which it is remembered which decisions concern them.
 const JOBS_REMEMBERED: usize = 10_000;
 
@@ -324,7 +324,28 @@ impl Core {
             let family = (demand.family as usize).checked_sub(1).and_then(|at| self.families.get(at));
             classes.push(class_of(&demand, family, jobs.collect(), here));
         }
+        let waiting = self.scheduler.totals().waiting;
+        if waiting > 0 {
+            // What they need is of no matter yet: that more is to come is.
+            classes.push(waiting_class(waiting));
+        }
         classes
+    }
+}
+
+fn waiting_class(waiting: u64) -> TaskClass {
+    TaskClass {
+        name: "tasks that wait for others".to_owned(),
+        cores: 1,
+        memory_bytes: 0,
+        gpu_thousandths: 0,
+        nodes: 1,
+        ready: 0,
+        waiting,
+        at_once_max: None,
+        running: Vec::new(),
+        time_request: None,
+        durations: Durations::default(),
     }
 }
 
