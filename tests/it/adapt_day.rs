@@ -25,6 +25,7 @@ const LONG: u32 = 30;
 const DOWN: u64 = 90;
 
 #[test]
+#[ignore = "the bed does not always get its killed node back within 120 s: cargo test --test it adapt_day -- --ignored"]
 fn a_day_that_follows_the_load() {
     let Some(_bed) = bed() else { return };
     let site = Site::new();
