@@ -162,7 +162,7 @@ fn differences(then: &Spec, now: &Spec) -> Vec<String> {
         if let Ok(serde_json::Value::Object(object)) = serde_json::to_value(spec) {
             for (name, value) in object {
                 match value {
-                    serde_json::Value::Object(inner) if name == "pool" => fields.extend(inner),
+                    serde_json::Value::Object(inner) if name == "pool" || name == "adapt" => fields.extend(inner),
                     value => {
                         fields.insert(name, value);
                     }
@@ -172,12 +172,13 @@ fn differences(then: &Spec, now: &Spec) -> Vec<String> {
         fields
     };
     let (then, now) = (flat(then), flat(now));
-    then.iter()
-        .filter(|(name, value)| now.get(*name) != Some(value))
-        .map(|(name, value)| {
-            format!("{name}: {value} is up, {} was asked", now.get(name).unwrap_or(&serde_json::Value::Null))
-        })
-        .collect()
+    let names: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let value = |fields: &std::collections::BTreeMap<String, serde_json::Value>, name: &str| {
+        fields.get(name).cloned().unwrap_or_default()
+    };
+    let pairs = names.into_iter().map(|name| (name, value(&then, name), value(&now, name)));
+    let different = pairs.filter(|(_, then, now)| then != now);
+    different.map(|(name, then, now)| format!("{name}: {then} is up, {now} was asked")).collect()
 }
 
 pub(super) async fn status(client: &mut Client) -> Result<Box<Status>, Problem> {
@@ -232,6 +233,7 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
         None => count(u64::from(status.wanted), "job"),
     };
     let cores = count(u64::from(spec.pool.cores), "core");
+    let cores = if status.adapt.is_some() { format!(", {cores} each,") } else { format!(" of {cores}") };
     match news {
         News::Running => {
             let up = status.jobs.iter().filter(|job| job.live()).count();
@@ -248,7 +250,7 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
                 BackendKind::Local => "on this machine",
                 BackendKind::Slurm => "asked from Slurm",
             };
-            context.printer.note(&format!("cluster {name} is up: {jobs} of {cores} {place}"));
+            context.printer.note(&format!("cluster {name} is up: {jobs}{cores} {place}"));
             if status.tasks.unfinished() > 0 {
                 context.printer.note(&format!("{} of before go on", count(status.tasks.unfinished(), "task")));
             }

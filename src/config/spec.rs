@@ -72,6 +72,8 @@ pub struct Adapt {
 impl Adapt {
     /// The efficiency in per cent where none is said.
     pub const BALANCED: u32 = 65;
+    /// Words for efficiencies, in per cent.
+    pub const PREFER: [(&str, u32); 3] = [("speed", 50), ("balanced", Self::BALANCED), ("thrift", 85)];
 
     /// Says what makes no sense, if anything.
     ///
