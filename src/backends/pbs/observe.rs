@@ -30,7 +30,7 @@ pub(super) fn jobs(id4: &str, records: &[Record], walltime: Option<u64>) -> Vec<
         for (index, state) in of_array(record) {
             let which = Which::Element(index);
             if let Some((name, _)) = element(id4, array_name, index).filter(|_| !listed.contains(&(id.number, which))) {
-                let comment = if record.get("job_state") == Some("B") { None } else { record.get("comment") };
+                let comment = record.get("comment").filter(|words| !words.starts_with("Job Array Began"));
                 let reason = bounded(comment.unwrap_or_default());
                 let id = NativeId(id.text(which));
                 seen.push(Observation { name, id, state, reason, node: None, seconds_left: None });
@@ -71,7 +71,8 @@ fn ours<'a>(id4: &str, record: &'a Record) -> Option<(Id<'a>, JobName)> {
 
 fn one(name: JobName, id: String, record: &Record, which: Which, walltime: Option<u64>) -> Observation {
     let letter = record.get("job_state").unwrap_or_default();
-    let comment = record.get("comment").unwrap_or_default();
+    // Of an element that waits it may be the array's.
+    let comment = record.get("comment").filter(|words| !words.starts_with("Job Array Began")).unwrap_or_default();
     // TORQUE: exit_status.
     let status = record.get("Exit_status").or_else(|| record.get("exit_status")).and_then(|s| s.trim().parse().ok());
     let state = match letter {
@@ -210,7 +211,11 @@ mod tests {
         let running = ours(include_str!("../../../tests/fixtures/pbs/qstat_f_running.out"), "fulljob");
         let finished = include_str!("../../../tests/fixtures/pbs/qstat_E_multi_f_unk.out");
         let finished = ours(&ours(finished, "ex0"), "ex3");
-        insta::assert_snapshot!(show(&observe(&(running + &finished))), @"");
+        insta::assert_snapshot!(show(&observe(&(running + &finished))), @r###"
+        dcabcd-000007 0.pbsvm Running "" Some("pbsvm") Some(600)
+        dcabcd-000007 24.pbsvm Ended { how: Exited, exit_code: Some(0) } "Exit_status 0: Job run at Mon Nov 23 at 14:56 on (pbsvm:ncpus=1) and finished" Some("pbsvm") None
+        dcabcd-000007 25.pbsvm Ended { how: Exited, exit_code: Some(3) } "Exit_status 3: Job run at Mon Nov 23 at 14:56 on (pbsvm:ncpus=1) and failed" Some("pbsvm") None
+        "###);
     }
 
     /// Elements that wait: in the list by themselves, or only in what the array says.
@@ -218,7 +223,10 @@ mod tests {
     fn elements_of_an_array() {
         let array = ours(include_str!("../../../tests/fixtures/pbs/qstat_array_f.out"), "arr");
         let waiting = ours(include_str!("../../../tests/fixtures/pbs/qstat_array_sub_q.out"), "arr");
-        insta::assert_snapshot!(show(&observe(&(array.clone() + &waiting))), @"");
+        insta::assert_snapshot!(show(&observe(&(array.clone() + &waiting))), @r###"
+        dcabcd-000016 22[9].pbsvm Pending "" None None
+        dcabcd-000015 22[8].pbsvm Pending "" None None
+        "###);
         let queued = "Job Id: 9[].a\n    Job_Name = dcabcd-000002\n    job_state = Q\n    \
             comment = Not Running: Queue not started.\n    array_indices_submitted = 0-1\n    array_indices_remaining = 0-1\n";
         insta::assert_snapshot!(show(&observe(queued)), @"");
@@ -317,7 +325,10 @@ mod tests {
         let text = "Job Id: 7[1].a\n    Job_Name = dcabcd-000005-1\n    job_state = C\n    exit_status = 3\n    start_time = x\n\
             Job Id: 7[0].a\n    Job_Name = dcabcd-000005-0\n    job_state = R\n    exec_host = n1/3+n1/2\n    \
             Resource_List.walltime = 01:00:00\n    resources_used.walltime = 00:10:00\n";
-        insta::assert_snapshot!(show(&observe(text)), @"");
+        insta::assert_snapshot!(show(&observe(text)), @r###"
+        dcabcd-000006 7[1].a Ended { how: Exited, exit_code: Some(3) } "Exit_status 3" None None
+        dcabcd-000005 7[0].a Running "" Some("n1") Some(3000)
+        "###);
     }
 
     #[test]
