@@ -135,29 +135,13 @@ mod tests {
     use crate::runtime::ids::JobSeq;
 
     fn home() -> JobHome {
-        JobHome {
-            folder: "/home/me/my clusters/d".into(),
-            binary: "/opt/dcluster".into(),
-            id4: "abcd".into(),
-            pool: PoolSpec {
-                cores: 24,
-                memory_bytes: Some(100_000_000_001),
-                gpus: 0,
-                gpu_type: None,
-                walltime_seconds: Some(90_061),
-                queue: Some("regular".into()),
-                account: None,
-                qos: None,
-                constraint: None,
-                nodelist: None,
-                exclude: None,
-                directives: vec![],
-                prologue: String::new(),
-                drain_lead_seconds: 120,
-                pin: false,
-                on_exit: None,
-            },
-        }
+        let pool = PoolSpec {
+            memory_bytes: Some(100_000_000_001),
+            walltime_seconds: Some(90_061),
+            queue: Some("regular".into()),
+            ..PoolSpec::new(24)
+        };
+        JobHome::new("/home/me/my clusters/d".into(), "/opt/dcluster".into(), "abcd", pool)
     }
 
     fn render(home: &JobHome, count: u32) -> Result<String, String> {
