@@ -179,6 +179,8 @@ def array_of(core, given):
     match = re.fullmatch(r"(\d+)-(\d+)(?::(\d+))?(?:%\d+)?", given["J"])
     if not match or int(match[1]) >= int(match[2]):
         raise Refused(2, "illegal -J value\n" + USAGE.rstrip())
+    if given.get("r") == "n":
+        raise Refused(2, " cannot submit non-rerunable Array Job\n" + USAGE.rstrip())
     indexes = list(range(int(match[1]), int(match[2]) + 1, int(match[3] or 1)))
     if len(indexes) > core.config["max_array_size"]:
         raise Refused(3, "Array job exceeds server or queue size limit")
@@ -483,7 +485,8 @@ def qselect(core, request):
     options, _ = getopt.gnu_getopt(request["args"], "a:A:c:h:HJl:N:p:P:q:r:s:t:Tu:x")
     chosen = dict(options)
     if "-x" in chosen and not core.config["history"]:
-        raise Refused(216, "PBS is not configured to maintain job history ")
+        # Refused as a whole, and 0 all the same.
+        return [0, "", "qselect: PBS is not configured to maintain job history\n"]
     lines = []
     for number in dict.fromkeys(job["number"] for job in core.jobs.values()):
         jobs = core.of(number)
