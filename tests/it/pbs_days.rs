@@ -1,6 +1,6 @@
 //! Good and bad days of a user on PBS, with the real program; the stand-in is PBS.
 
-use crate::harness::until;
+use crate::harness::{PATIENCE, until};
 use crate::standin::StandIn;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -94,7 +94,7 @@ fn history_off() {
     let job = site.job_in("up");
     site.command(&["qdel", job["id"].as_str().unwrap()]);
     site.job_with("it has ended", |seen| seen["name"] == job["name"] && seen["state"] == "ended");
-    site.up(1);
+    site.ok(&["submit", "--wait", "--", "true"]);
     site.down();
 }
 
@@ -124,7 +124,7 @@ fn torque() {
     site.command(&["qdel", &id]);
     let ended = site.job_with("cancelled", |job| job["state"] == "ended");
     assert_eq!(ended["id"], id.as_str());
-    site.up(3);
+    assert!(ended["reason"].as_str().unwrap().starts_with("cancelled by others"), "{ended}");
     assert!(site.calls("qstat").iter().all(|call| !call.contains("-x") && !call.contains("-E")));
     site.down();
 }
@@ -223,7 +223,7 @@ fn the_server_is_away() {
     let down = site.spawn(&["down"]);
     until("down waits", || down.err().contains("waiting for job").then_some(()));
     site.control(&["start"]);
-    let ended = down.end_within(crate::harness::PATIENCE * 3);
+    let ended = down.end_within(PATIENCE * 3);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(site.alive(), 0);
 }
@@ -313,6 +313,8 @@ fn banners() {
 fn jobs_and_servers_die() {
     let site = pbs(&json!({}));
     site.ok(&["up", "--jobs", "2", "--walltime", "10m", "--wait", "2"]);
+    // Jobs that end are replaced while there is work.
+    let more = site.bed.submit(&["--array", "1-8"], "until [ -e enough ]; do sleep 0.05; done");
     let ended = |name: &Value| site.job_with("it has ended", |job| job["name"] == *name && job["state"] == "ended");
 
     let job = site.job_in("up");
@@ -335,6 +337,8 @@ fn jobs_and_servers_die() {
     site.up(2);
 
     // Our server, while a task runs; jobs are found again.
+    fs::write(site.bed.work.join("enough"), "").unwrap();
+    site.ok(&["wait", &more]);
     let id = site.bed.submit(&[], "echo run >> runs; until [ -e go ]; do sleep 0.05; done");
     site.task_in(&id, "running");
     let calls = site.calls("qsub").len();
@@ -361,11 +365,9 @@ fn a_server_that_dies_while_it_submits() {
     site.ok(&["up", "--jobs", "2"]);
     until("PBS has the jobs", || (site.alive() == 2).then_some(()));
     kill(Pid::from_raw(site.bed.server()), Signal::SIGKILL).unwrap();
-    for pid in site.bed.pids_of("python3") {
-        // The hanging qsub, whose parent is gone.
-        if fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(5).any(|part| part == b"/qsub")) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+    // The hanging qsub, whose parent is gone.
+    for pid in site.bed.pids_of(site.bed.root().join("bin/qsub").to_str().unwrap()) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
     site.set("scheduling", &json!(true));
     site.up(2);
