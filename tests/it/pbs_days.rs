@@ -6,8 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::{Duration, Instant};
 
-const COMMANDS: &[&str] = &["qsub", "qstat", "qdel", "qselect", "qsig", "qhold", "qrls", "pbsnodes"];
+const COMMANDS: &[&str] = &["qsub", "qstat", "qdel", "qselect", "qsig", "qhold", "qrls", "qrerun", "pbsnodes"];
 
 /// A PBS that keeps history, as sites with users of workflow tools do.
 fn pbs(settings: &Value) -> StandIn {
@@ -254,7 +255,13 @@ fn a_server_that_hangs() {
     // It joins before qsub has ended.
     site.up(1);
     site.fault("qstat", &json!({ "hang": "before", "times": 1 }));
-    until("the hanging qsub is given up", || site.ok(&["events", "--json"]).contains("submit_ambiguous").then_some(()));
+    // After a minute.
+    let given_up = || site.ok(&["events", "--json"]).contains("submit_ambiguous");
+    let deadline = Instant::now() + PATIENCE * 3;
+    while !given_up() {
+        assert!(Instant::now() < deadline, "the hanging qsub is not given up\n{}", site.story());
+        std::thread::sleep(Duration::from_millis(500));
+    }
     assert_eq!(site.ok(&["submit", "--wait", "--", "echo", "done"]), "done");
     assert_eq!((site.calls("qsub").len(), site.alive()), (1, 1), "{}", site.story());
     site.down();
@@ -372,6 +379,46 @@ fn a_server_that_dies_while_it_submits() {
     site.set("scheduling", &json!(true));
     site.up(2);
     assert_eq!((site.calls("qsub").len(), site.alive()), (1, 2), "{}", site.story());
+    site.down();
+}
+
+/// The elements of an array are rerunnable, whatever we want: PBS may put one back into the queue.
+#[test]
+fn an_element_is_requeued() {
+    let site = pbs(&json!({}));
+    site.ok(&["up", "--jobs", "2", "--wait", "2"]);
+    let id = site.bed.submit(&["--array", "1-2"], "echo run >> runs; until [ -e go ]; do sleep 0.05; done");
+    until("both run", || (site.bed.read("runs") == "run\nrun\n").then_some(()));
+    // Long enough in the queue to be seen there.
+    site.set("scheduling", &json!(false));
+    site.command(&["qrerun", "0[1].pbsvm"]);
+    site.job_with("it is in the queue again", |job| job["id"] == "0[1].pbsvm" && job["state"] == "pending");
+    site.set("scheduling", &json!(true));
+    site.up(2);
+    until("its task runs again", || (site.bed.read("runs").lines().count() == 3).then_some(()));
+    fs::write(site.bed.work.join("go"), "").unwrap();
+    site.task_in(&format!("{id}.2"), "finished");
+    // The script of the second run counts as such: its end is believed.
+    site.command(&["qsig", "-s", "SIGTERM", "0[1].pbsvm"]);
+    let ended = site.job_with("ended", |job| job["id"] == "0[1].pbsvm" && job["state"] == "ended");
+    assert_eq!(ended["exit_code"], 0, "{ended}");
+    site.down();
+}
+
+/// Held by hand: the reason is told, and what to do.
+#[test]
+fn a_job_that_is_held() {
+    let site = pbs(&json!({ "scheduling": false }));
+    site.ok(&["up"]);
+    let job = site.job_in("pending");
+    site.command(&["qhold", job["id"].as_str().unwrap()]);
+    site.ok(&["scale", "2"]);
+    site.job_with("held", |seen| seen["name"] == job["name"] && seen["reason"] == "held: Hold_Types = u");
+    let status = site.ok(&["status"]);
+    assert!(status.contains("qrls"), "{status}");
+    site.command(&["qrls", job["id"].as_str().unwrap()]);
+    site.set("scheduling", &json!(true));
+    site.up(2);
     site.down();
 }
 

@@ -59,7 +59,7 @@ def down(request):
 
 def command(core, request):
     do = {"qsub": qsub, "qstat": qstat, "qdel": qdel, "qselect": qselect, "qsig": qsig, "pbsnodes": pbsnodes}
-    do |= {"qhold": qhold, "qrls": qrls}
+    do |= {"qhold": qhold, "qrls": qrls, "qrerun": qrerun}
     try:
         return do[request["command"]](core, request)
     except Refused as refused:
@@ -477,6 +477,14 @@ def qrls(core, request):
         for job in records(core, word)[0]:
             if job["state"] == "held":
                 job["state"] = "pending"
+
+    return each(core, request, request["args"], one)
+
+
+def qrerun(core, request):
+    def one(word):
+        for job in records(core, word)[0]:
+            core.rerun(job)
 
     return each(core, request, request["args"], one)
 
