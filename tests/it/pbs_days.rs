@@ -428,13 +428,16 @@ fn jobs_of_others() {
     let site = pbs(&json!({}));
     let other = site.bed.root().join("other.sh");
     fs::write(&other, "#!/bin/bash\nsleep 300\n").unwrap();
+    site.command(&["qsub", "-N", "big", "-J", "0-300", "-h", "-o", "/dev/null", "-j", "oe", other.to_str().unwrap()]);
     site.command(&["qsub", "-N", "dcwxyz-000001", "-o", "/dev/null", "-j", "oe", other.to_str().unwrap()]);
     site.ok(&["up", "--wait", "1"]);
     site.ok(&["down", "--now"]);
     let alive: Vec<_> = site.jobs().into_iter().filter(|job| job["state"] != "done").collect();
-    assert_eq!(alive.len(), 1);
-    assert_eq!(alive[0]["name"], "dcwxyz-000001");
-    assert!(site.calls("qdel").iter().all(|call| !call.contains(" 0.pbsvm")), "{:?}", site.calls("qdel"));
+    assert_eq!(alive.len(), 302);
+    assert!(alive.iter().all(|job| job["name"] == "dcwxyz-000001" || job["name"] == "big"));
+    // An array of others is never asked for element by element.
+    assert!(site.calls("qstat").iter().all(|call| !(call.contains(" -t ") && call.contains("0[]"))));
+    assert!(site.calls("qdel").iter().all(|call| call.contains("2.pbsvm")), "{:?}", site.calls("qdel"));
     site.control(&["sweep"]);
 }
 

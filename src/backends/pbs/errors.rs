@@ -204,7 +204,7 @@ mod tests {
         qdel_subjob_bad_index (Cancel 156): Transient
         qdel_subjob_running (Cancel 168): Transient, of single jobs
         qdel_unknown (Cancel 153): Transient, of single jobs
-        qsig_finished (Cancel 35): Transient, of single jobs
+        qsig_finished (Cancel 35): Transient
         qstat_E_multi_f_nox (List 35): Transient, of single jobs
         qstat_badid (List 170): Transient, fix
         qstat_badid2 (List 1): Transient
