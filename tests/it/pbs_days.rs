@@ -2,6 +2,10 @@
 
 use crate::harness::{PATIENCE, until};
 use crate::standin::StandIn;
+use dcluster::backends::Backend;
+use dcluster::backends::pbs::Pbs;
+use dcluster::backends::render::JobHome;
+use dcluster::config::spec::PoolSpec;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -420,6 +424,37 @@ fn a_job_that_is_held() {
     site.set("scheduling", &json!(true));
     site.up(2);
     site.down();
+}
+
+/// Queues with their limits, as the backend tells them.
+#[test]
+fn what_the_site_says() {
+    let site = pbs(&json!({ "queues": {
+        "workq": {}, "off": { "enabled": false }, "private": { "acl": false },
+        "short": { "resources_max": { "walltime": "00:10:00", "ncpus": 4, "mem": "4gb" }, "max_queued": 2 },
+    } }));
+    let me = std::env::current_exe().unwrap();
+    let mut inner = site.bed.program(me.to_str().unwrap());
+    let output = inner.args(["--exact", "pbs_days::asks_the_site", "--ignored"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said: Value = serde_json::from_str(&site.bed.read("site.json")).unwrap();
+    assert_eq!((&said["version"], &said["accounting"]), (&json!("pbs 23.06.06"), &json!(true)));
+    let queue =
+        |name: &str| said["queues"].as_array().unwrap().iter().find(|queue| queue["name"] == name).unwrap().clone();
+    assert_eq!((&queue("workq")["is_default"], &queue("workq")["max_cores"]), (&json!(true), &json!(8)));
+    assert!(queue("off")["closed"].is_string() && queue("private")["closed"].is_string());
+    let short = queue("short");
+    assert_eq!((&short["max_walltime_seconds"], &short["max_cores"]), (&json!(600), &json!(4)));
+    assert_eq!((&short["max_memory_bytes"], &short["max_jobs"]), (&json!(4_u64 << 30), &json!(2)));
+}
+
+/// The inner half: a process whose PATH has the stand-in.
+#[tokio::test]
+#[ignore = "run by what_the_site_says"]
+async fn asks_the_site() {
+    let home = JobHome::new("/tmp".into(), "/bin/true".into(), "abcd", PoolSpec::new(1));
+    let said = Pbs::new(home).site().await.unwrap();
+    fs::write("site.json", serde_json::to_vec(&said).unwrap()).unwrap();
 }
 
 /// Jobs of others, and jobs of ours under other names, are never touched.
