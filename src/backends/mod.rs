@@ -10,6 +10,7 @@ mod folder;
 
 pub mod leftovers;
 pub mod local;
+pub mod pbs;
 mod processes;
 pub mod reasons;
 pub mod render;
@@ -217,7 +218,8 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
-        BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => {
+        BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
+        BackendKind::Sge | BackendKind::Lsf => {
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
@@ -230,6 +232,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
     match backend {
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
+        BackendKind::Pbs => format!("qsub {script}"),
         _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }

@@ -151,7 +151,8 @@ impl Dialect {
         match backend {
             BackendKind::Local => &super::local::DIALECT,
             BackendKind::Slurm => &super::slurm::script::DIALECT,
-            BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => &super::local::DIALECT,
+            BackendKind::Pbs => &super::pbs::script::DIALECT,
+            BackendKind::Sge | BackendKind::Lsf => &super::local::DIALECT,
         }
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
