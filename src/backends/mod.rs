@@ -10,6 +10,7 @@ mod folder;
 
 pub mod leftovers;
 pub mod local;
+pub mod lsf;
 mod processes;
 pub mod reasons;
 pub mod render;
@@ -209,7 +210,8 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
-        BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => {
+        BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
+        BackendKind::Pbs | BackendKind::Sge => {
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
@@ -221,6 +223,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     let script = script.to_string_lossy();
     let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
     match backend {
+        BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
         _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }

@@ -10,7 +10,7 @@ use crate::runtime::ids::NativeId;
 const FOLD: &str = "                     ";
 
 /// Returns the ends of jobs of the cluster `id4`; jobs that have not ended are absent.
-pub fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
+pub(super) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
     let mut lines: Vec<String> = Vec::new();
     for line in stdout.lines() {
         match (line.strip_prefix(FOLD), lines.last_mut()) {
@@ -61,7 +61,14 @@ fn end(id4: &str, lines: &[String]) -> Option<Observation> {
         }
     }
     let (state, reason) = state?;
-    Some(Observation { name, id: NativeId(id.to_owned()), state, reason: bounded(&reason), node: facts.node, seconds_left: None })
+    Some(Observation {
+        name,
+        id: NativeId(id.to_owned()),
+        state,
+        reason: bounded(&reason),
+        node: facts.node,
+        seconds_left: None,
+    })
 }
 
 /// What was said before the end.
@@ -85,9 +92,11 @@ impl Facts {
         let code = rest.strip_prefix(" with exit code ").and_then(number);
         let code = code.or_else(|| rest.strip_prefix(" by signal ").and_then(number).map(|signal: i32| 128 + signal));
         let seen = ended(code, rest, self.node.is_some());
-        let over = self.started.zip(time).zip(self.limit).is_some_and(|((from, to), limit)| {
-            (to + YEAR - from) % YEAR >= limit * 60
-        });
+        let over = self
+            .started
+            .zip(time)
+            .zip(self.limit)
+            .is_some_and(|((from, to), limit)| (to + YEAR - from) % YEAR >= limit * 60);
         Some(match seen {
             // OpenLava names no reason.
             Observed::Ended { how: EndedHow::Exited, .. } if over => {
@@ -118,7 +127,8 @@ fn second_of_year(stamp: &str) -> Option<u64> {
     let words: Vec<&str> = stamp.split_whitespace().collect();
     let [_, month, day, clock, ..] = words[..] else { return None };
     let month = MONTHS.iter().position(|known| *known == month)?;
-    let clock = clock.split(':').try_fold(0u64, |sum, part| Some(sum * 60 + part.parse::<u64>().ok().filter(|n| *n < 60)?))?;
+    let clock =
+        clock.split(':').try_fold(0u64, |sum, part| Some(sum * 60 + part.parse::<u64>().ok().filter(|n| *n < 60)?))?;
     let day: u64 = day.parse().ok().filter(|day| (1..=31).contains(day))?;
     Some((u64::try_from(month).ok()? * 31 + day - 1) * 86400 + clock)
 }
@@ -147,14 +157,26 @@ mod tests {
     fn folded_lines_and_ends() {
         let named = |text: &str| {
             // The captures' jobs with names of ours of the same length where a line is folded.
-            text.replace("<plainW>", "<dcabcd-000001>").replace("<x9>", "<dcabcd-000002>").replace("<pendj>", "<dcabcd-000003>")
+            text.replace("<plainW>", "<dcabcd-000001>")
+                .replace("<x9>", "<dcabcd-000002>")
+                .replace("<pendj>", "<dcabcd-000003>")
         };
         let over = show(&named(include_str!("../../../tests/fixtures/lsf/bjobs_l_runlimit.out")));
-        insta::assert_snapshot!(over.join("\n"), @"");
+        assert_eq!(
+            over,
+            [
+                r#"dcabcd-000001 141 Ended { how: Walltime, exit_code: None } "Exited with exit code 140. The CPU time used is 0.0 seconds." Some("vm")"#
+            ]
+        );
         let bhist = show(&named(include_str!("../../../tests/fixtures/lsf/bhist.out")));
-        insta::assert_snapshot!(bhist.join("\n"), @"");
+        assert_eq!(
+            bhist,
+            [
+                r#"dcabcd-000002 129 Ended { how: Exited, exit_code: None } "Done successfully. The CPU time used is 0.0 seconds" Some("vm")"#
+            ]
+        );
         let pending = show(&named(include_str!("../../../tests/fixtures/lsf/bjobs_l_killed_pending.out")));
-        insta::assert_snapshot!(pending.join("\n"), @"");
+        assert_eq!(pending, [r#"dcabcd-000003 113 Ended { how: Cancelled, exit_code: None } "Exited" None"#]);
         assert!(show(include_str!("../../../tests/fixtures/lsf/bjobs_l_running.out")).is_empty());
     }
 
@@ -165,7 +187,10 @@ mod tests {
             Mon Nov 23 15:02:06: Dispatched 1 Task(s) on Host(s) <n03>;\n\
             Mon Nov 23 15:02:06: Starting (Pid 12);\n";
         for (end, how) in [
-            ("Exited with exit code 140. The CPU time used is 0.1 seconds; Completed <exit>; TERM_RUNLIMIT: job killed after reaching LSF run time limit;", "Walltime"),
+            (
+                "Exited with exit code 140. The CPU time used is 0.1 seconds; Completed <exit>; TERM_RUNLIMIT: job killed after reaching LSF run time limit;",
+                "Walltime",
+            ),
             ("Exited; TERM_MEMLIMIT: job killed after reaching LSF memory usage limit;", "OutOfMemory"),
             ("Exited by signal 15. Completed <exit>; TERM_OWNER: job killed by owner;", "Cancelled"),
             ("Exited by signal 9", "Exited, exit_code: Some(137)"),
@@ -174,7 +199,9 @@ mod tests {
             assert!(seen.starts_with("dcabcd-000006 7[2] Ended") && seen.contains(how), "{seen}");
         }
         assert!(show(job).is_empty());
-        let killed = format!("{job}Mon Nov 23 15:03:00: Signal <KILL> requested by user or administrator <me>;\nMon Nov 23 15:03:01: Exited with exit code 130. The CPU time used is 0.0 seconds;\n");
+        let killed = format!(
+            "{job}Mon Nov 23 15:03:00: Signal <KILL> requested by user or administrator <me>;\nMon Nov 23 15:03:01: Exited with exit code 130. The CPU time used is 0.0 seconds;\n"
+        );
         assert!(show(&killed)[0].contains("Cancelled"), "{killed}");
         // Requeued: what was before is no end.
         let again = format!("{killed}Mon Nov 23 15:03:02: Requeued by user or administrator <me>;\n");

@@ -51,7 +51,8 @@ const NODE_LIMIT_BYTES: usize = 255;
 pub fn submitted_id(stdout: &str) -> Option<&str> {
     let ids = stdout.lines().rev().filter_map(|line| {
         let (id, rest) = line.trim().strip_prefix("Job <")?.split_once('>')?;
-        let submitted = rest.starts_with(" is submitted to queue") || rest.starts_with(" is submitted to default queue");
+        let submitted =
+            rest.starts_with(" is submitted to queue") || rest.starts_with(" is submitted to default queue");
         (submitted && is_id(id)).then_some(id)
     });
     ids.into_iter().next()
