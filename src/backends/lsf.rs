@@ -158,9 +158,9 @@ impl Lsf {
         }
     }
 
-    fn script(&self, array: JobArray, avoid: &[String]) -> Result<String, BackendError> {
+    fn script(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<String, BackendError> {
         let input = RenderInput {
-            home: &self.home,
+            home,
             backend: BackendKind::Lsf,
             first: array.first,
             count: array.count,
@@ -169,7 +169,7 @@ impl Lsf {
         };
         let mut memory = script::memory_of_this_host();
         memory.reserve_per_slot |= self.known().reserve_per_slot;
-        let resources = script::resources(&self.home.pool, memory, avoid);
+        let resources = script::resources(&home.pool, memory, avoid);
         let script = render::render_job_script(&input).and_then(|script| script::with_resources(&script, &resources));
         script.map_err(|error| BackendError {
             class: ErrorClass::Permanent,
@@ -179,9 +179,9 @@ impl Lsf {
         })
     }
 
-    async fn bsub(&self, array: JobArray, avoid: &[String]) -> Result<(Call, Answer), BackendError> {
-        let script = self.script(array, avoid)?;
-        let path = self.home.job_folder(&array.name(&self.home.id4)).join("script.sh");
+    async fn bsub(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<(Call, Answer), BackendError> {
+        let script = self.script(home, array, avoid)?;
+        let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
         // IBM's: OpenLava reads `-rn` as something else. The mail is IBM's to send even where there is `-o`.
         let call = self.call("bsub").args(self.is_ibm().then_some("-rn")).env("LSB_JOB_REPORT_MAIL", "N").input(&path);
         let written = folder::write_script(path, script, 0o600).await;
@@ -224,11 +224,11 @@ impl Backend for Lsf {
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         // What is not known for sure is left out of the command.
         let _ = self.learn().await;
-        let array = JobArray::of(&submit.jobs);
-        let (call, answer) = match self.bsub(array, &submit.exclude).await {
+        let (home, array) = (self.home.of(submit), JobArray::of(&submit.jobs));
+        let (call, answer) = match self.bsub(&home, array, &submit.exclude).await {
             // An LSF that has no `hname` in a selection cannot avoid nodes.
             Err(error) if !submit.exclude.is_empty() && error.says.contains("resource requirement syntax") => {
-                self.bsub(array, &[]).await?
+                self.bsub(&home, array, &[]).await?
             }
             answer => answer?,
         };
@@ -279,8 +279,8 @@ impl Backend for Lsf {
         // `bkill 0` ends all jobs of the user, `bkill` without an id at IBM's the last one.
         let is_ours = |id: &&NativeId| parse::is_id(id.0.split('[').next().unwrap_or_default());
         let ids: Vec<&NativeId> = jobs.iter().filter_map(|job| job.id.as_ref()).filter(is_ours).collect();
-        // IBM's kills a parallel job at once (bkill(1), LSB_USE_SEQUENTIAL_SIGNAL): its worker is told first.
-        let gentle = self.is_ibm() && self.home.pool.cores > 1;
+        // IBM's kills a parallel job at once (bkill(1), LSB_USE_SEQUENTIAL_SIGNAL): workers are told first.
+        let gentle = self.is_ibm();
         let (new, told): (Vec<&NativeId>, Vec<&NativeId>) =
             ids.into_iter().partition(|id| gentle && !self.known().told.contains(*id));
         for ids in new.chunks(IDS_LIMIT) {

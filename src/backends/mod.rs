@@ -11,6 +11,7 @@ mod folder;
 pub mod leftovers;
 pub mod local;
 pub mod lsf;
+pub mod pbs;
 mod processes;
 pub mod reasons;
 pub mod render;
@@ -219,7 +220,8 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
         BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
-        BackendKind::Pbs | BackendKind::Sge => {
+        BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
+        BackendKind::Sge => {
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
@@ -233,6 +235,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     match backend {
         BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
+        BackendKind::Pbs => format!("qsub {script}"),
         _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }

@@ -152,7 +152,8 @@ impl Dialect {
             BackendKind::Local => &super::local::DIALECT,
             BackendKind::Slurm => &super::slurm::script::DIALECT,
             BackendKind::Lsf => &super::lsf::script::DIALECT,
-            BackendKind::Pbs | BackendKind::Sge => &super::local::DIALECT,
+            BackendKind::Pbs => &super::pbs::script::DIALECT,
+            BackendKind::Sge => &super::local::DIALECT,
         }
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of

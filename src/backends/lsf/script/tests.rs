@@ -6,29 +6,15 @@ use crate::config::spec::BackendKind;
 use crate::runtime::ids::JobSeq;
 
 fn home() -> JobHome {
-    JobHome {
-        folder: "/home/me/my clusters/d".into(),
-        binary: "/opt/it's/dcluster".into(),
-        id4: "abcd".into(),
-        pool: PoolSpec {
-            cores: 4,
-            memory_bytes: Some(8_000_000_000),
-            gpus: 0,
-            gpu_type: None,
-            walltime_seconds: Some(1801),
-            queue: Some("normal short".into()),
-            account: Some("it's".into()),
-            qos: None,
-            constraint: None,
-            nodelist: Some("n1,n2".into()),
-            exclude: None,
-            directives: vec![],
-            prologue: String::new(),
-            drain_lead_seconds: 120,
-            pin: false,
-            on_exit: None,
-        },
-    }
+    let pool = PoolSpec {
+        memory_bytes: Some(8_000_000_000),
+        walltime_seconds: Some(1801),
+        queue: Some("normal short".into()),
+        account: Some("it's".into()),
+        nodelist: Some("n1,n2".into()),
+        ..PoolSpec::new(4)
+    };
+    JobHome::new("/home/me/my clusters/d".into(), "/opt/it's/dcluster".into(), "abcd", pool)
 }
 
 fn render(home: &JobHome, count: u32) -> Result<String, String> {
