@@ -28,7 +28,6 @@ fn a_good_day(face: Face) {
     let jobs = lsf.bed.status()["jobs"].clone();
     let ids: Vec<_> = jobs.as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["101[1]", "101[2]", "101[3]"]);
-    assert_eq!(jobs[0]["node"], "n1");
 
     // What was submitted is what `render` prints, and nothing of our environment.
     let record = lsf.records().remove(0);
@@ -160,10 +159,12 @@ fn lost_answers() {
         });
         assert_eq!(lsf.bed.ok(&["submit", "--wait", "--", "echo", "done"]), "done");
         assert_eq!((lsf.calls("bsub"), lsf.queued()), (1, 2));
-        if !fault.contains("hang") {
-            assert_eq!(lsf.job_in("up")["id"], "101[2]");
-            lsf.down();
+        // One that hangs is given up after a minute; here somebody else ends it.
+        for pid in lsf.running("bsub") {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         }
+        assert_eq!(lsf.job_with("its id", |job| job["id"] == "101[2]")["state"], "up");
+        lsf.down();
     }
 }
 
@@ -277,21 +278,22 @@ fn killed_by_others() {
 /// failed; one that lives on may end while its worker takes no more.
 #[test]
 fn the_run_limit_is_told_to_all_processes() {
-    // Of LSF's clock a minute is over in four seconds; the worker does not know.
-    let settings = [("second", "0.066"), ("runlimit_grace", "600")];
+    // Of LSF's clock two minutes are over in four seconds; the worker does not know.
+    let settings = [("second", "0.033"), ("runlimit_grace", "600")];
     let lsf = Lsf::with(Face::Ibm, &settings);
-    lsf.up(&["--cores", "2", "--walltime", "1m", "--wait", "1"]);
+    lsf.up(&["--cores", "2", "--walltime", "2m", "--wait", "1"]);
     let dies = lsf.submit("echo run >> dies; [ \"$(wc -l < dies)\" -gt 1 ] || exec sleep 1000");
     let lives = lsf.submit("trap 'echo USR2 >> told' USR2; until [ -e go ]; do sleep 0.1; done 2>/dev/null");
     until("USR2", || (lsf.bed.read("told") == "USR2\n").then_some(()));
     let first = lsf.job_with("it drains", |job| job["id"] == "101");
     assert_ne!(first["state"], "ended");
+    assert_eq!((&lsf.task(&dies)["state"], &lsf.task(&lives)["state"]), (&"ready".into(), &"running".into()));
     // The job that takes its place has the time it was promised.
     lsf.standin(&["set", "second", "1.0"]);
-    let done = lsf.task_in(&dies, "finished");
-    assert_eq!((&done["exit_code"], lsf.bed.read("dies").as_str()), (&0.into(), "run\nrun\n"));
     fs::write(lsf.bed.work.join("go"), "").unwrap();
     lsf.task_in(&lives, "finished");
+    let done = lsf.task_in(&dies, "finished");
+    assert_eq!((&done["exit_code"], lsf.bed.read("dies").as_str()), (&0.into(), "run\nrun\n"));
     lsf.job_with("it has ended", |job| job["id"] == "101" && job["state"] == "ended");
     lsf.down();
 }

@@ -1,8 +1,7 @@
 //! A user of an LSF that the stand-in plays (`tests/standins`): a bed of its own, with LSF's commands on the PATH.
 
-use crate::harness::{Bed, until};
+use crate::harness::{Bed, processes_with, until};
 use serde_json::Value;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -22,7 +21,6 @@ pub(crate) enum Face {
 pub(crate) struct Lsf {
     pub(crate) bed: Bed,
     standin: Standin,
-    pub(crate) face: Face,
 }
 
 impl Lsf {
@@ -43,7 +41,7 @@ impl Lsf {
         bed.set("DCLUSTER_CORES", "1");
         bed.set("DCLUSTER_ADDRESS", "127.0.0.1");
         bed.set("PATH", &format!("{}:/usr/local/bin:/usr/bin:/bin", standin.bin().display()));
-        Self { bed, standin, face }
+        Self { bed, standin }
     }
 
     /// A command of the stand-in itself.
@@ -61,6 +59,11 @@ impl Lsf {
     pub(crate) fn calls(&self, command: &str) -> usize {
         let calls = std::fs::read_to_string(self.standin.folder.path().join("s/calls")).unwrap_or_default();
         calls.lines().filter(|line| line.starts_with(command)).count()
+    }
+
+    /// Processes of a command that have not ended.
+    pub(crate) fn running(&self, command: &str) -> Vec<i32> {
+        processes_with(&self.standin.folder.path().join("real").join(command))
     }
 
     /// LSF's records of jobs.
@@ -133,23 +136,19 @@ impl Standin {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("lsf-").tempdir().unwrap();
         let standin = Self { folder };
+        // The backend's commands have a clean environment: the stand-in is told here where it is. Written by a process
+        // of its own: what this one has open for writing another thread's child may hold a moment longer, and
+        // then it cannot be run.
+        let script = r#"
+            cd "$1" && mkdir real bin s && shift && program=$1 && shift && umask 022 && for command; do
+                ln -s "$program" "real/$command"
+                printf '#!/bin/sh\nDCLUSTER_STANDIN="%s" exec "%s" "$@"\n' "$PWD/s" "$PWD/real/$command" > "bin/$command"
+                chmod 755 "bin/$command"
+            done"#;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standins/batch");
-        let real = standin.folder.path().join("real");
-        for part in [&real, &standin.bin(), &standin.folder.path().join("s")] {
-            std::fs::create_dir(part).unwrap();
-        }
-        for command in COMMANDS {
-            symlink(&program, real.join(command)).unwrap();
-            // The backend's commands have a clean environment: the stand-in is told here where it is.
-            let script = format!(
-                "#!/bin/sh\nDCLUSTER_STANDIN='{}' exec '{}' \"$@\"\n",
-                standin.folder.path().join("s").display(),
-                real.join(command).display()
-            );
-            let path = standin.bin().join(command);
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", script, "sh"]).arg(standin.folder.path()).arg(program).args(COMMANDS);
+        assert!(shell.status().unwrap().success());
         standin
     }
 
