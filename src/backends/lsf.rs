@@ -99,10 +99,7 @@ impl Lsf {
         let mut format = self.known().format;
         loop {
             let call = self.call("bjobs").arg("-a").args(format.options()).args(which);
-            let answer = match call.run().await {
-                Ok(answer) => answer,
-                answer => return Err(batch::judge(Verb::List, &call, answer, errors::classify).unwrap_err()),
-            };
+            let answer = ask(Verb::List, &call).await?;
             if errors::unknown_option(&answer)
                 && let Some(simpler) = format.simpler()
             {
@@ -114,18 +111,14 @@ impl Lsf {
                 return Ok(Vec::new());
             }
             let listing = parse::listing(&self.home.id4, format, &answer.stdout);
-            return match (listing, format.simpler()) {
-                (Listing::Jobs(jobs), _) if answer.exit == Exit::Code(0) || errors::only_absences(&answer) => Ok(jobs),
-                // It says nothing wrong and nothing we can read: perhaps in other words.
-                (Listing::Nothing, Some(simpler)) if answer.exit == Exit::Code(0) => {
-                    format = simpler;
-                    continue;
-                }
-                _ => {
-                    let (class, fix) = errors::classify(Verb::List, &answer);
-                    Err(call.error(class, &answer.says(), fix))
-                }
-            };
+            let done = answer.exit == Exit::Code(0);
+            let (class, fix) = errors::classify(Verb::List, &answer);
+            match (listing, format.simpler()) {
+                (Listing::Jobs(jobs), _) if done || errors::only_absences(&answer) => return Ok(jobs),
+                // It says nothing that we know, right or wrong: perhaps in other words, such as of a field it lacks.
+                (_, Some(simpler)) if done || fix.is_none() => format = simpler,
+                _ => return Err(call.error(class, &answer.says(), fix)),
+            }
         }
     }
 
@@ -198,10 +191,7 @@ impl Lsf {
 
     async fn bkill(&self, options: &[&str], ids: &[&NativeId]) -> Result<String, BackendError> {
         let call = self.call("bkill").args(options).args(ids.iter().map(|id| id.0.as_str()));
-        let answer = match call.run().await {
-            Ok(answer) => answer,
-            answer => return Err(batch::judge(Verb::Cancel, &call, answer, errors::classify).unwrap_err()),
-        };
+        let answer = ask(Verb::Cancel, &call).await?;
         // Silence is an answer of nobody: each id has its line.
         let silent = answer.exit != Exit::Code(0) && answer.stderr.trim().is_empty();
         let waiting = options.contains(&"TERM");
@@ -276,13 +266,10 @@ impl Backend for Lsf {
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
-        // `bkill 0` ends all jobs of the user, `bkill` without an id at IBM's the last one.
-        let is_ours = |id: &&NativeId| parse::is_id(id.0.split('[').next().unwrap_or_default());
-        let ids: Vec<&NativeId> = jobs.iter().filter_map(|job| job.id.as_ref()).filter(is_ours).collect();
         // IBM's kills a parallel job at once (bkill(1), LSB_USE_SEQUENTIAL_SIGNAL): workers are told first.
         let gentle = self.is_ibm();
         let (new, told): (Vec<&NativeId>, Vec<&NativeId>) =
-            ids.into_iter().partition(|id| gentle && !self.known().told.contains(*id));
+            killable(jobs).into_iter().partition(|id| gentle && !self.known().told.contains(*id));
         for ids in new.chunks(IDS_LIMIT) {
             let says = self.bkill(&["-s", "TERM"], ids).await?;
             self.known().told.extend(ids.iter().map(|id| (*id).clone()));
@@ -356,6 +343,12 @@ fn array_ids<'a>(ids: impl Iterator<Item = &'a NativeId>) -> Vec<String> {
     jobs.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Ids for `bkill`, which takes 0 for all jobs of the user.
+fn killable(jobs: &[JobRef]) -> Vec<&NativeId> {
+    let is_job = |id: &&NativeId| parse::is_id(id.0.split('[').next().unwrap_or_default());
+    jobs.iter().filter_map(|job| job.id.as_ref()).filter(is_job).collect()
+}
+
 /// Those observations that are of these jobs: ids may be used again by LSF (MAX_JOBID), names are not.
 fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
     let wanted: BTreeMap<&JobName, &Option<NativeId>> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
@@ -365,6 +358,14 @@ fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
         None => false,
     };
     observations.into_iter().filter(ours).collect()
+}
+
+/// Runs a command for what it says, whatever its exit code.
+async fn ask(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
+    match call.run().await {
+        Ok(answer) => Ok(answer),
+        nothing => batch::judge(verb, call, nothing, errors::classify),
+    }
 }
 
 async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {

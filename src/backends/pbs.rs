@@ -128,7 +128,9 @@ impl Pbs {
         for ids in ids.chunks(IDS_LIMIT) {
             records.extend(self.qstat(ids).await?);
         }
-        Ok(observe::jobs(&self.home.id4, &records, self.home.pool.walltime_seconds))
+        let pools = std::iter::once(&self.home.pool).chain(self.home.pools.values());
+        let walltimes = pools.flat_map(|pool| pool.walltime_choices.iter().copied().chain(pool.walltime_seconds));
+        Ok(observe::jobs(&self.home.id4, &records, &walltimes.collect()))
     }
 
     /// Ids of all jobs of this user: those that are not over, then the newest that are.
@@ -156,9 +158,9 @@ impl Pbs {
         Ok(answer.stdout.trim().to_owned())
     }
 
-    fn script(&self, array: JobArray) -> Result<String, BackendError> {
+    fn script(home: &JobHome, array: JobArray) -> Result<String, BackendError> {
         let input = RenderInput {
-            home: &self.home,
+            home,
             backend: BackendKind::Pbs,
             first: array.first,
             count: array.count,
@@ -183,11 +185,12 @@ impl Backend for Pbs {
 
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let array = JobArray::of(&submit.jobs);
-        let mut script = self.script(array)?;
+        let home = self.home.of(submit);
+        let mut script = Self::script(&home, array)?;
         if self.version().await?.torque {
-            script = script::for_torque(&script, &self.home.pool);
+            script = script::for_torque(&script, &home.pool);
         }
-        let path = self.home.job_folder(&array.name(&self.home.id4)).join("script.sh");
+        let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
         let call = self.call("qsub").arg(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;

@@ -79,7 +79,6 @@ fn memory_in_the_sites_units() {
 fn reasons_and_held_jobs() {
     for face in FACES {
         let lsf = Lsf::new(face);
-        let before = lsf.calls("bjobs");
         lsf.up(&["--directive", "-H"]);
         let held = lsf.job_with("held", |job| {
             job["state"] == "pending" && job["reason"].as_str().is_some_and(|why| why.contains("suspended by the user"))
@@ -88,9 +87,6 @@ fn reasons_and_held_jobs() {
         assert!(status.contains("somebody holds it") && status.contains("bresume"), "{status}");
         lsf.lsf(&["bresume", held["id"].as_str().unwrap()]);
         lsf.job_in("up");
-        // How `bjobs` can be asked is remembered.
-        let refused = lsf.calls("bjobs -a -json");
-        assert!(lsf.calls("bjobs") > before && (face == Face::Ibm || refused == 1), "{refused}");
         lsf.down();
         lsf.bed.ok(&["down", "--purge"]);
 
@@ -100,6 +96,51 @@ fn reasons_and_held_jobs() {
         let killed = lsf.records().iter().filter(|job| job["why"] == "bkill").count();
         assert_eq!(killed, 2);
     }
+}
+
+/// How `bjobs` can be asked is found out by asking, once.
+#[test]
+fn bjobs_json_where_it_exists_and_the_table_where_not() {
+    for (face, json, words) in [
+        (Face::Ibm, "true", "bjobs -a -json -o"),
+        (Face::Ibm, "false", "bjobs -a -noheader -o"),
+        (Face::OpenLava, "false", "bjobs -a -w"),
+    ] {
+        let lsf = Lsf::with(face, &[("json", json)]);
+        lsf.up(&["--queue", "night"]);
+        lsf.job_in("pending");
+        until("it was asked again", || (lsf.calls(words) > 1).then_some(()));
+        let tried = ["bjobs -a -json -o", "bjobs -a -noheader -o"].map(|tried| lsf.calls(tried));
+        for (tried, count) in ["bjobs -a -json -o", "bjobs -a -noheader -o"].into_iter().zip(tried) {
+            assert!(tried == words || count <= 1, "{tried}: {count}");
+        }
+        lsf.down();
+    }
+}
+
+/// What `bjobs` has forgotten after CLEAN_PERIOD `bhist` knows.
+#[test]
+fn bhist_knows_what_bjobs_has_forgotten() {
+    // IBM's kills a parallel job at once: the script leaves no record.
+    let lsf = Lsf::with(Face::Ibm, &[("clean_period", "0")]);
+    lsf.up(&["--cores", "2", "--wait", "1"]);
+    lsf.lsf(&["bkill", "101"]);
+    let ended = lsf.job_with("it has ended", |job| job["id"] == "101" && job["state"] == "ended");
+    assert!(ended["reason"].as_str().unwrap().starts_with("cancelled by others"), "{ended}");
+    assert!(lsf.calls("bhist") > 0);
+    lsf.down();
+}
+
+/// IBM's `bkill` sends a parallel job KILL only: it is told to end before, and the script leaves its record.
+#[test]
+fn a_parallel_job_is_told_before_it_is_killed() {
+    let lsf = Lsf::new(Face::Ibm);
+    lsf.up(&["--cores", "2", "--prologue", "sleep 300"]);
+    let job = lsf.job_in("started");
+    until("the prologue runs", || (lsf.running_of_user("sleep 300") == 1).then_some(()));
+    lsf.down();
+    let record = fs::read_to_string(lsf.bed.folder().join("jobs").join(job["name"].as_str().unwrap()).join("exit"));
+    assert!(record.unwrap().contains("\"exit_code\":143"));
 }
 
 /// What LSF refuses is told in its words, with a fix, and not tried again.
@@ -123,6 +164,14 @@ fn refusals() {
         lsf.down();
         lsf.bed.ok(&["down", "--purge"]);
     }
+    // At one site it exits with 0 all the same.
+    lsf.standin(&["fault", "bsub", r#"{"rc": 0, "err": "moon: Bad phase. Job not submitted.\n"}"#]);
+    let before = lsf.calls("bsub");
+    lsf.up(&[]);
+    let told = until("it is told", || lsf.bed.status()["trouble"].as_str().map(str::to_owned));
+    assert!(told.contains("Bad phase") && lsf.calls("bsub") == before + 1, "{told}");
+    lsf.down();
+    lsf.bed.ok(&["down", "--purge"]);
     lsf.standin(&["set", "esub", r#"{"refuse": "esub: ask helpdesk@example.org", "out": "Welcome 2 all\n"}"#]);
     lsf.up(&[]);
     let told = until("esub", || lsf.bed.status()["trouble"].as_str().map(str::to_owned));
@@ -170,7 +219,7 @@ fn lost_answers() {
 
 /// The master is away when we submit, list and cancel. LSB_NTRIES: its commands would ask for ever.
 #[test]
-fn the_master_is_away() {
+fn the_master_is_away_and_lsb_ntries_ends_the_asking() {
     let lsf = Lsf::new(Face::OpenLava);
     lsf.standin(&["stop"]);
     lsf.up(&[]);

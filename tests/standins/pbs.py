@@ -129,7 +129,7 @@ def qsub(core, request):
     indexes = array_of(core, given)
     attrs = shape(resources)
     queue_name = given.get("q", core.config["default_queue"])
-    admit(core, request, queue_name, attrs, resources)
+    admit(core, request, queue_name, attrs, len(indexes or [0]))
     host, home = core.config["host"], request["env"].get("HOME", "/")
     user = batch.user_name(request["uid"])
     variables = {"PBS_O_HOME": home, "PBS_O_LANG": request["env"].get("LANG"), "PBS_O_LOGNAME": user}
@@ -179,6 +179,8 @@ def array_of(core, given):
     match = re.fullmatch(r"(\d+)-(\d+)(?::(\d+))?(?:%\d+)?", given["J"])
     if not match or int(match[1]) >= int(match[2]):
         raise Refused(2, "illegal -J value\n" + USAGE.rstrip())
+    if given.get("r") == "n":
+        raise Refused(2, " cannot submit non-rerunable Array Job\n" + USAGE.rstrip())
     indexes = list(range(int(match[1]), int(match[2]) + 1, int(match[3] or 1)))
     if len(indexes) > core.config["max_array_size"]:
         raise Refused(3, "Array job exceeds server or queue size limit")
@@ -222,7 +224,7 @@ def shape(resources):
     return found
 
 
-def admit(core, request, name, attrs, resources):
+def admit(core, request, name, attrs, count):
     queue = core.config["queues"].get(name)
     says = "submit error (%s MSG=%s)" if torque(core) else None
     if request["uid"] == 0 and core.config.get("root_refused"):
@@ -243,7 +245,7 @@ def admit(core, request, name, attrs, resources):
         raise Refused(32, core.config["hook"])
     limit = queue.get("max_queued")
     alive = [j for j in core.jobs.values() if j["queue"] == name and j["state"] != "done"]
-    if limit is not None and len(alive) >= limit:
+    if limit is not None and len(alive) + count > limit:
         raise Refused(38, f"would exceed queue {name}'s per-user limit")
 
 
@@ -483,7 +485,8 @@ def qselect(core, request):
     options, _ = getopt.gnu_getopt(request["args"], "a:A:c:h:HJl:N:p:P:q:r:s:t:Tu:x")
     chosen = dict(options)
     if "-x" in chosen and not core.config["history"]:
-        raise Refused(216, "PBS is not configured to maintain job history ")
+        # Refused as a whole, and 0 all the same.
+        return [0, "", "qselect: PBS is not configured to maintain job history\n"]
     lines = []
     for number in dict.fromkeys(job["number"] for job in core.jobs.values()):
         jobs = core.of(number)
@@ -559,11 +562,11 @@ def qstat(core, request):
                 raise Refused(FINISHED, f"{full} Job has finished, {hint}")
             show(core, request, shown, jobs, whole, "-t" in chosen)
         except Refused as refused:
-            grouped = "-E" in chosen
-            if grouped and refused.code == UNKNOWN:
-                continue
             code = refused.code
             errors.append(refused.words)
+    if "-E" in chosen and code:
+        # One request: no error as long as one of them is known, else that of the last.
+        code, errors = (0, []) if shown else (code, errors[-1:])
     if config["flavour"] == "openpbs" and chosen.get("-F") == "json" and len(operands) > 1 and "-E" not in chosen:
         shown = dict(list(shown.items())[:1])
     err = "".join(f"qstat: {line}\n" for line in errors)

@@ -147,7 +147,7 @@ fn is_absence(line: &str) -> bool {
     line.starts_with("Job <") && (line.ends_with("is not found") || line.ends_with("No matching job found"))
         || line.starts_with("No unfinished job found")
         || line.starts_with("No job found")
-        || line.starts_with("No matching job found")
+        || line.starts_with("No matching job")
 }
 
 fn chatter(line: &str) -> bool {

@@ -57,11 +57,11 @@ pub fn default_queue(bparams: &str) -> Option<&str> {
 
 /// The first word of a setting's value.
 fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let values = text.lines().filter_map(|line| {
+    let mut values = text.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
         (key.trim() == name).then(|| value.trim().trim_matches('"').split_whitespace().next())?
     });
-    values.last()
+    values.next_back()
 }
 
 /// Returns the product of `lsid`'s first line, without its date: `openlava project 2.2`, `IBM Spectrum LSF Standard
@@ -244,7 +244,10 @@ mod tests {
         fn never_panics(text in ".{0,200}") {
             queues(&text, None);
             queues(&format!("QUEUE: x\n{text}\n RUNLIMIT PROCLIMIT\n{text}\n MEMLIMIT\n{text}"), None);
-            (version(&text), host_slots(&text), host_memory(&format!("HOST_NAME maxmem\n{text}")), array_limit(&text));
+            version(&text);
+            host_slots(&format!("HOST_NAME MAX\n{text}"));
+            host_memory(&format!("HOST_NAME maxmem\n{text}"));
+            array_limit(&text);
             Memory::of_conf(&text);
         }
     }

@@ -36,3 +36,11 @@ fn the_environment_stays_here() {
         assert!(inherited(name), "{name}");
     }
 }
+
+/// `bkill 0` ends all jobs of the user; IBM's `bkill` without an id ends the last one, so none is called then.
+#[test]
+fn bkill_0_is_never_said() {
+    let jobs = [job(1, Some("0")), job(2, Some("0[3]")), job(3, Some("")), job(4, Some("all")), job(5, None)];
+    assert!(killable(&jobs).is_empty());
+    assert_eq!(killable(&[job(1, Some("7[3]")), job(2, Some("10"))]).len(), 2);
+}

@@ -182,7 +182,66 @@ mod tests {
             let single = if of_single_jobs(&answer) { ", of single jobs" } else { "" };
             lines.push(format!("{name} ({verb:?} {code}): {class:?}{fix}{single}"));
         }
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r###"
+        badserver_qstat (List 255): Transient, fix
+        badserver_qsub (Submit 160): Transient, fix
+        down_pbsnodes (List 1): Transient, fix
+        down_qdel (Cancel 162): Transient, fix
+        down_qselect (List 162): Transient, fix
+        down_qstat (List 255): Transient, fix
+        down_qstat_f_json (List 255): Transient, fix
+        down_qsub (Submit 162): Transient, fix
+        hook_crash (Submit 32): Transient, fix
+        hook_reject (Submit 32): Permanent, fix
+        hung_qstat (List 124): Transient
+        pbsnodes_unknown (List 1): Transient
+        qdel_array_again (Cancel 35): Transient, of single jobs
+        qdel_badid (Cancel 1): Transient
+        qdel_denied (Cancel 159): Permanent, fix
+        qdel_exiting (Cancel 168): Transient, of single jobs
+        qdel_finished_hist (Cancel 35): Transient, of single jobs
+        qdel_finished_nohist (Cancel 153): Transient, of single jobs
+        qdel_many (Cancel 153): Transient, of single jobs
+        qdel_range_ids (Cancel 153): Transient, of single jobs
+        qdel_subjob_bad_index (Cancel 156): Transient
+        qdel_subjob_running (Cancel 168): Transient, of single jobs
+        qdel_unknown (Cancel 153): Transient, of single jobs
+        qsig_finished (Cancel 35): Transient, of single jobs
+        qstat_E_multi_f_nox (List 35): Transient, of single jobs
+        qstat_badid (List 170): Transient, fix
+        qstat_badid2 (List 1): Transient
+        qstat_f_1_running (List 2): Transient
+        qstat_finished_hist_noX (List 35): Transient, of single jobs
+        qstat_finished_nohist (List 153): Transient, of single jobs
+        qstat_many (List 35): Transient, of single jobs
+        qstat_many_x (List 153): Transient, of single jobs
+        qstat_multi_f_unknown_mid (List 153): Transient, of single jobs
+        qstat_u_json (List 2): Transient
+        qstat_unknown (List 153): Transient, of single jobs
+        qsub_acl_queue (Submit 159): Permanent, fix
+        qsub_array_bad (Submit 2): Permanent, fix
+        qsub_array_list (Submit 2): Permanent, fix
+        qsub_array_max (Submit 3): Limit, fix
+        qsub_array_single (Submit 2): Permanent, fix
+        qsub_bad_directive (Submit 1): Permanent, fix
+        qsub_bad_mem (Submit 166): Permanent, fix
+        qsub_bad_resource (Submit 187): Permanent, fix
+        qsub_bad_walltime (Submit 166): Permanent, fix
+        qsub_crlf (Submit 1): Permanent, fix
+        qsub_disabled_queue (Submit 173): Transient, fix
+        qsub_exceeds_queue_mem (Submit 188): Permanent, fix
+        qsub_exceeds_queue_ncpus (Submit 188): Permanent, fix
+        qsub_exceeds_queue_walltime (Submit 188): Permanent, fix
+        qsub_longname_237 (Submit 2): Permanent
+        qsub_max_queued (Submit 38): Limit, fix
+        qsub_missing_script (Submit 1): Permanent
+        qsub_mixed_l (Submit 5): Permanent, fix
+        qsub_name_utf8 (Submit 2): Permanent, fix
+        qsub_nonl (Submit 1): Permanent, fix
+        qsub_root (Submit 175): Permanent, fix
+        qsub_spacename (Submit 2): Permanent, fix
+        qsub_unknown_queue (Submit 170): Permanent, fix
+        "###);
     }
 
     #[test]

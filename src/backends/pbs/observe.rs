@@ -14,15 +14,15 @@ const NODE_LIMIT_BYTES: usize = 255;
 
 /// Returns what records of jobs say of the jobs of the cluster `id4`, each element of an array for itself.
 ///
-/// `walltime` is what every job was asked for with: where PBS says the same, the worker knows better how much of it is
-/// left, for PBS counts it minutes late.
-pub(super) fn jobs(id4: &str, records: &[Record], walltime: Option<u64>) -> Vec<Observation> {
+/// `walltimes` are those that our jobs are asked for with: where PBS says one of them, the worker knows better how much
+/// of it is left, for PBS counts it minutes late.
+pub(super) fn jobs(id4: &str, records: &[Record], walltimes: &BTreeSet<u64>) -> Vec<Observation> {
     let mut seen = Vec::new();
     let mut listed = BTreeSet::new();
     for record in records {
         let Some((id, name)) = ours(id4, record).filter(|(id, _)| id.which != Which::Array) else { continue };
         listed.insert((id.number, id.which));
-        seen.push(one(name, id.text(id.which), record, id.which, walltime));
+        seen.push(one(name, id.text(id.which), record, id.which, walltimes));
     }
     for record in records {
         let Some((id, _)) = ours(id4, record).filter(|(id, _)| id.which == Which::Array) else { continue };
@@ -30,7 +30,7 @@ pub(super) fn jobs(id4: &str, records: &[Record], walltime: Option<u64>) -> Vec<
         for (index, state) in of_array(record) {
             let which = Which::Element(index);
             if let Some((name, _)) = element(id4, array_name, index).filter(|_| !listed.contains(&(id.number, which))) {
-                let comment = if record.get("job_state") == Some("B") { None } else { record.get("comment") };
+                let comment = record.get("comment").filter(|words| !words.starts_with("Job Array Began"));
                 let reason = bounded(comment.unwrap_or_default());
                 let id = NativeId(id.text(which));
                 seen.push(Observation { name, id, state, reason, node: None, seconds_left: None });
@@ -69,9 +69,10 @@ fn ours<'a>(id4: &str, record: &'a Record) -> Option<(Id<'a>, JobName)> {
     Some((id, named?.0))
 }
 
-fn one(name: JobName, id: String, record: &Record, which: Which, walltime: Option<u64>) -> Observation {
+fn one(name: JobName, id: String, record: &Record, which: Which, walltimes: &BTreeSet<u64>) -> Observation {
     let letter = record.get("job_state").unwrap_or_default();
-    let comment = record.get("comment").unwrap_or_default();
+    // Of an element that waits it may be the array's.
+    let comment = record.get("comment").filter(|words| !words.starts_with("Job Array Began")).unwrap_or_default();
     // TORQUE: exit_status.
     let status = record.get("Exit_status").or_else(|| record.get("exit_status")).and_then(|s| s.trim().parse().ok());
     let state = match letter {
@@ -103,7 +104,7 @@ fn one(name: JobName, id: String, record: &Record, which: Which, walltime: Optio
     Observation {
         name,
         id: NativeId(id),
-        seconds_left: (state == Observed::Running).then(|| left(record, walltime)).flatten(),
+        seconds_left: (state == Observed::Running).then(|| left(record, walltimes)).flatten(),
         state,
         reason: bounded(&reason),
         node: record.get("exec_host").and_then(node),
@@ -144,10 +145,10 @@ fn ended(status: Option<i32>, ran: bool, comment: &str) -> Observed {
     Observed::Ended { how, exit_code: code }
 }
 
-fn left(record: &Record, walltime: Option<u64>) -> Option<u64> {
+fn left(record: &Record, walltimes: &BTreeSet<u64>) -> Option<u64> {
     let limit = seconds(record.get("Resource_List.walltime")?)?;
     let used = record.get("resources_used.walltime").and_then(seconds).unwrap_or(0);
-    (Some(limit) != walltime).then(|| limit.saturating_sub(used))
+    (!walltimes.contains(&limit)).then(|| limit.saturating_sub(used))
 }
 
 /// Hosts of `n1/0*2+n2/1`, each once.
@@ -182,7 +183,7 @@ mod tests {
     use crate::runtime::ids::JobSeq;
 
     fn observe(text: &str) -> Vec<Observation> {
-        jobs("abcd", &records("Job Id", text), None)
+        jobs("abcd", &records("Job Id", text), &BTreeSet::new())
     }
 
     fn show(observations: &[Observation]) -> String {
@@ -210,7 +211,11 @@ mod tests {
         let running = ours(include_str!("../../../tests/fixtures/pbs/qstat_f_running.out"), "fulljob");
         let finished = include_str!("../../../tests/fixtures/pbs/qstat_E_multi_f_unk.out");
         let finished = ours(&ours(finished, "ex0"), "ex3");
-        insta::assert_snapshot!(show(&observe(&(running + &finished))), @"");
+        insta::assert_snapshot!(show(&observe(&(running + &finished))), @r###"
+        dcabcd-000007 0.pbsvm Running "" Some("pbsvm") Some(600)
+        dcabcd-000007 24.pbsvm Ended { how: Exited, exit_code: Some(0) } "Exit_status 0: Job run at Mon Nov 23 at 14:56 on (pbsvm:ncpus=1) and finished" Some("pbsvm") None
+        dcabcd-000007 25.pbsvm Ended { how: Exited, exit_code: Some(3) } "Exit_status 3: Job run at Mon Nov 23 at 14:56 on (pbsvm:ncpus=1) and failed" Some("pbsvm") None
+        "###);
     }
 
     /// Elements that wait: in the list by themselves, or only in what the array says.
@@ -218,10 +223,16 @@ mod tests {
     fn elements_of_an_array() {
         let array = ours(include_str!("../../../tests/fixtures/pbs/qstat_array_f.out"), "arr");
         let waiting = ours(include_str!("../../../tests/fixtures/pbs/qstat_array_sub_q.out"), "arr");
-        insta::assert_snapshot!(show(&observe(&(array.clone() + &waiting))), @"");
+        insta::assert_snapshot!(show(&observe(&(array.clone() + &waiting))), @r###"
+        dcabcd-000016 22[9].pbsvm Pending "" None None
+        dcabcd-000015 22[8].pbsvm Pending "" None None
+        "###);
         let queued = "Job Id: 9[].a\n    Job_Name = dcabcd-000002\n    job_state = Q\n    \
             comment = Not Running: Queue not started.\n    array_indices_submitted = 0-1\n    array_indices_remaining = 0-1\n";
-        insta::assert_snapshot!(show(&observe(queued)), @"");
+        insta::assert_snapshot!(show(&observe(queued)), @r###"
+        dcabcd-000002 9[0].a Pending "Not Running: Queue not started." None None
+        dcabcd-000003 9[1].a Pending "Not Running: Queue not started." None None
+        "###);
         let over = queued.replace("job_state = Q", "job_state = F").replace("remaining = 0-1", "remaining = -");
         let all = observe(&over);
         assert_eq!(all.len(), 2);
@@ -317,15 +328,18 @@ mod tests {
         let text = "Job Id: 7[1].a\n    Job_Name = dcabcd-000005-1\n    job_state = C\n    exit_status = 3\n    start_time = x\n\
             Job Id: 7[0].a\n    Job_Name = dcabcd-000005-0\n    job_state = R\n    exec_host = n1/3+n1/2\n    \
             Resource_List.walltime = 01:00:00\n    resources_used.walltime = 00:10:00\n";
-        insta::assert_snapshot!(show(&observe(text)), @"");
+        insta::assert_snapshot!(show(&observe(text)), @r###"
+        dcabcd-000006 7[1].a Ended { how: Exited, exit_code: Some(3) } "Exit_status 3" None None
+        dcabcd-000005 7[0].a Running "" Some("n1") Some(3000)
+        "###);
     }
 
     #[test]
     fn the_time_that_is_left_is_said_where_the_worker_does_not_know() {
         let text = "Job Id: 2.a\n    Job_Name = dcabcd-000001\n    job_state = R\n    \
             Resource_List.walltime = 01:00:00\n    resources_used.walltime = 00:10:00\n";
-        let left = |walltime| jobs("abcd", &records("Job Id", text), walltime)[0].seconds_left;
-        assert_eq!((left(None), left(Some(3600)), left(Some(60))), (Some(3000), None, Some(3000)));
+        let left = |asked| jobs("abcd", &records("Job Id", text), &BTreeSet::from(asked))[0].seconds_left;
+        assert_eq!((left([60, 90]), left([60, 3600])), (Some(3000), None));
     }
 
     #[test]

@@ -122,22 +122,22 @@ fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// Returns the id that `qsub` printed: the last line that is one with a server, for sites wrap `qsub` in scripts that
-/// print banners, and a banner may have a number or an address.
+/// Returns the id that `qsub` printed: the last line that is one, for sites wrap `qsub` in scripts that print banners.
 pub fn submitted_id(stdout: &str) -> Option<&str> {
-    let ids = || stdout.lines().rev().map(str::trim).filter(|line| is_submitted(line));
-    let named =
-        |id: &&str| id.split_once('.').is_some_and(|(_, server)| server.starts_with(|c: char| c.is_alphabetic()));
-    ids().find(named).or_else(|| ids().next())
+    selected_ids(stdout).pop()
 }
 
-fn is_submitted(line: &str) -> bool {
-    Id::parse(line).is_some_and(|id| !id.server.is_empty() && !matches!(id.which, Which::Element(_)))
-}
-
-/// Returns the ids that `qselect` printed, one a line.
+/// Returns the ids that `qselect` printed, one a line. A banner may have a number (`12.5`) or an address: where an id
+/// has a server's name, those that have none are not meant.
 pub(super) fn selected_ids(stdout: &str) -> Vec<&str> {
-    stdout.lines().map(str::trim).filter(|line| is_submitted(line)).collect()
+    let is_id =
+        |line: &&str| Id::parse(line).is_some_and(|id| !id.server.is_empty() && !matches!(id.which, Which::Element(_)));
+    let named = |line: &str| line.split_once('.').is_some_and(|(_, server)| server.starts_with(char::is_alphabetic));
+    let mut ids: Vec<_> = stdout.lines().map(str::trim).filter(is_id).collect();
+    if ids.iter().any(|id| named(id)) {
+        ids.retain(|id| named(id));
+    }
+    ids
 }
 
 /// Elements of `8-9`, `0-3,5`, `0-8:2`; none of `-`.
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(submitted_id(banner), Some("41.pbsvm"));
         assert_eq!(submitted_id("41\n"), None, "a number alone may be anything");
         assert_eq!(submitted_id("12.10-server\n"), Some("12.10-server"), "a server may be called so");
-        assert_eq!(selected_ids("Hello 1.5 you\n58.pbsvm\n22[].pbsvm\n"), ["58.pbsvm", "22[].pbsvm"]);
+        assert_eq!(selected_ids("Hello\n1.5\n10.0.0.1\n58.pbsvm\n22[].pbsvm\n"), ["58.pbsvm", "22[].pbsvm"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The script speaks PBS Professional's language; [`for_torque`] translates what TORQUE says otherwise.
 
-use crate::backends::render::{Dialect, JobHome, RenderError};
+use crate::backends::render::{Dialect, JobHome, RenderError, text};
 use crate::config::spec::PoolSpec;
 use serde_json::json;
 
@@ -36,13 +36,14 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 fn log_folder(folder: &str) -> Result<String, RenderError> {
-    // qsub(1B), `-o [hostname:]path_name`.
-    match folder.contains(':') {
-        true => {
-            Err(RenderError::Refused(format!("the path {folder:?} has a colon, which PBS reads as the end of a host")))
-        }
-        false => Ok(folder.to_owned()),
-    }
+    Ok(folder.to_owned())
+}
+
+/// Whether PBS can be told to put a file there: it reads a colon as the end of a host and a backslash as
+/// an escape, and refuses what is not printable ASCII (`make_argv`, `prepare_path` of OpenPBS 23.06). The job's own log is not
+/// concerned.
+fn is_deliverable(folder: &str) -> bool {
+    folder.bytes().all(|byte| (b' '..0x7f).contains(&byte)) && !folder.contains([':', '\\'])
 }
 
 fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
@@ -60,7 +61,15 @@ fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
     if pool.nodelist.as_ref().is_some_and(|nodes| nodes.contains([',', ' '])) {
         return refused("a job is on one node: PBS takes one host as --nodelist");
     }
-    Ok(json!({ "select": select(pool), "time": pool.walltime_seconds.map(time) }))
+    let split = |word: &Option<String>| word.as_ref().is_some_and(|word| word.contains([' ', '\t', '\'', '"', '\\']));
+    if split(&pool.constraint) || split(&pool.nodelist) {
+        return refused("PBS takes a --constraint or --nodelist without spaces, quotes and backslashes only");
+    }
+    Ok(json!({
+        "select": select(pool),
+        "time": pool.walltime_seconds.map(time),
+        "delivered": is_deliverable(text(&home.folder)?),
+    }))
 }
 
 /// One chunk, so one node.
@@ -104,8 +113,7 @@ pub fn for_torque(script: &str, pool: &PoolSpec) -> String {
         match (line.strip_prefix("#PBS -J "), line.starts_with("#PBS -l ") && line.contains("select=1:ncpus=")) {
             (Some(range), _) => out.push_str(&format!("#PBS -t {range}\n")),
             (None, true) => {
-                let quoted = shlex::try_quote(&nodes).map_or_else(|_| nodes.clone(), |word| word.into_owned());
-                out.push_str(&format!("#PBS -l {quoted}\n"));
+                out.push_str(&format!("#PBS -l {nodes}\n"));
                 if let Some(memory) = memory(pool) {
                     out.push_str(&format!("#PBS -l mem={memory}\n"));
                 }
@@ -127,29 +135,13 @@ mod tests {
     use crate::runtime::ids::JobSeq;
 
     fn home() -> JobHome {
-        JobHome {
-            folder: "/home/me/my clusters/d".into(),
-            binary: "/opt/dcluster".into(),
-            id4: "abcd".into(),
-            pool: PoolSpec {
-                cores: 24,
-                memory_bytes: Some(100_000_000_001),
-                gpus: 0,
-                gpu_type: None,
-                walltime_seconds: Some(90_061),
-                queue: Some("regular".into()),
-                account: None,
-                qos: None,
-                constraint: None,
-                nodelist: None,
-                exclude: None,
-                directives: vec![],
-                prologue: String::new(),
-                drain_lead_seconds: 120,
-                pin: false,
-                on_exit: None,
-            },
-        }
+        let pool = PoolSpec {
+            memory_bytes: Some(100_000_000_001),
+            walltime_seconds: Some(90_061),
+            queue: Some("regular".into()),
+            ..PoolSpec::new(24)
+        };
+        JobHome::new("/home/me/my clusters/d".into(), "/opt/dcluster".into(), "abcd", pool)
     }
 
     fn render(home: &JobHome, count: u32) -> Result<String, String> {
@@ -171,7 +163,7 @@ mod tests {
         #PBS -l select=1:ncpus=24:mem=95368mb
         #PBS -l walltime=25:01:01
         #PBS -q regular
-        #PBS -o '/home/me/my clusters/d/jobs/dcabcd-000007-^array_index^.log'
+        #PBS -o '/home/me/my clusters/d/jobs/dcabcd-000007-''^array_index''^.log'
         #PBS -j oe
         #PBS -W umask=077
         #PBS -S /bin/bash
@@ -228,12 +220,26 @@ mod tests {
         #PBS -l mem=95368mb
         #PBS -l walltime=25:01:01
         #PBS -q regular
-        #PBS -o '/home/me/my clusters/d/jobs/dcabcd-000007-^array_index^.log'
+        #PBS -o '/home/me/my clusters/d/jobs/dcabcd-000007-''^array_index''^.log'
         #PBS -j oe
         #PBS -W umask=077
         #PBS -S /bin/bash
         #PBS -m n
         ");
+    }
+
+    /// The job writes its own log; only PBS's copy is not had.
+    #[test]
+    fn paths_that_pbs_cannot_be_told() {
+        for folder in ["/home/a:b", "/home/jürgen", "/home/a\\b"] {
+            let mut home = home();
+            home.folder = folder.into();
+            let script = render(&home, 1).unwrap();
+            assert!(script.contains("#PBS -o /dev/null\n"), "{script}");
+        }
+        let mut home = home();
+        home.folder = "/home/it's".into();
+        assert!(render(&home, 1).unwrap().contains("#PBS -o \"/home/it's/jobs/dcabcd-000007.log\"\n"));
     }
 
     #[test]
@@ -247,7 +253,7 @@ mod tests {
         assert!(with(|home| home.pool.exclude = Some("n1".into())).contains("avoid"));
         assert!(with(|home| home.pool.gpu_type = Some("a100".into())).contains("kind of GPU"));
         assert!(with(|home| home.pool.nodelist = Some("n1,n2".into())).contains("one host"));
-        assert!(with(|home| home.folder = "/home/a:b".into()).contains("colon"));
+        assert!(with(|home| home.pool.constraint = Some("a b".into())).contains("without spaces"));
         for directive in ["-N x", "-J 0-3", "-V", "-v A=1", "-W block=true", "-Wblock=true", "-k oed", "-I"] {
             let mut home = home();
             home.pool.directives = vec![directive.to_owned()];

@@ -66,6 +66,16 @@ impl Lsf {
         processes_with(&self.standin.folder.path().join("real").join(command))
     }
 
+    /// How many processes of the user have this command line.
+    pub(crate) fn running_of_user(&self, line: &str) -> usize {
+        let pids = processes_with(self.bed.root());
+        let is = |pid: &i32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ") == line
+        };
+        pids.iter().filter(|pid| is(pid)).count()
+    }
+
     /// LSF's records of jobs.
     pub(crate) fn records(&self) -> Vec<Value> {
         serde_json::from_str(&self.standin(&["jobs"])).unwrap()

@@ -124,6 +124,12 @@ fn refuses_what_would_break_out() {
     }
 }
 
+/// Without `-o` the report of every job is mailed, also where the file cannot be written.
+#[test]
+fn no_report_is_mailed() {
+    assert!(render(&home(), 3).unwrap().contains("\n#BSUB -o /dev/null\n"));
+}
+
 #[test]
 fn memory_is_in_the_sites_units() {
     let values = |memory| super::values(&home(), memory).unwrap();
