@@ -10,6 +10,7 @@ mod folder;
 
 pub mod leftovers;
 pub mod local;
+pub mod lsf;
 pub mod pbs;
 mod processes;
 pub mod reasons;
@@ -218,8 +219,9 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
+        BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
         BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
-        BackendKind::Sge | BackendKind::Lsf => {
+        BackendKind::Sge => {
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
@@ -231,6 +233,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     let script = script.to_string_lossy();
     let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
     match backend {
+        BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
         BackendKind::Pbs => format!("qsub {script}"),
         _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),

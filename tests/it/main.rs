@@ -13,6 +13,7 @@ mod hostile;
 mod journal_crash;
 mod journal_tools;
 mod local_backend;
+mod lsf_days;
 mod pbs_days;
 mod peers;
 mod security;
