@@ -39,9 +39,6 @@ pub struct Observation {
     /// Every job that may exist.
     #[serde(default)]
     pub jobs: Vec<JobView>,
-    /// Jobs that ended since the last observation, when more is known than that they are gone.
-    #[serde(default)]
-    pub ended: Vec<JobEnd>,
     /// How many jobs may be submitted now, as failures and limits of the site allow; `None` = any number.
     #[serde(default)]
     pub submit_max: Option<u32>,
@@ -187,17 +184,6 @@ pub struct JobView {
     /// Its worker is cut off, or the backend says nothing usable of it.
     #[serde(default)]
     pub silent: bool,
-}
-
-/// A job that ended.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JobEnd {
-    /// Its number.
-    pub id: u32,
-    /// Whether it never got as far as a worker although it started.
-    #[serde(default)]
-    pub could_not_start: bool,
 }
 
 /// What the user asked for.
@@ -364,7 +350,56 @@ pub struct Numbers {
     pub idle_threshold: f64,
 }
 
-/// One class's name when nothing better is known.
+impl TaskClass {
+    /// Returns a class of one-core tasks, none of which is ready, runs or has ended.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            cores: one(),
+            memory_bytes: 0,
+            gpu_thousandths: 0,
+            nodes: one(),
+            ready: 0,
+            waiting: 0,
+            at_once_max: None,
+            running: Vec::new(),
+            time_request: None,
+            durations: Durations::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Returns what holds where only the bounds and the pools are said.
+    pub fn new(min: u32, max: u32, pools: Vec<PoolShape>) -> Self {
+        Self {
+            min,
+            max,
+            efficiency: balanced(),
+            idle_timeout: None,
+            max_pending: None,
+            rate_per_minute: None,
+            pools,
+            seed: 0,
+        }
+    }
+}
+
+impl PoolShape {
+    /// Returns the shape of jobs of which only the cores are said.
+    pub fn new(cores: u32) -> Self {
+        Self {
+            name: default_pool(),
+            cores,
+            memory_bytes: None,
+            gpus: 0,
+            walltime: None,
+            drain_lead: drain_lead(),
+            walltime_choices: Vec::new(),
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }

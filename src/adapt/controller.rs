@@ -94,11 +94,6 @@ impl Controller {
         }
     }
 
-    /// Returns what the user asked for.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
     /// Returns what was learned, to be kept.
     pub fn learned(&self) -> Learned {
         let pools = self.pools.iter().map(|pool| (pool.shape().name.clone(), pool.learned())).collect();

@@ -171,22 +171,9 @@ mod tests {
     use crate::adapt::RunningTasks;
 
     fn class(ended: u64, mean: f64, running: &[(u32, f64)]) -> TaskClass {
-        TaskClass {
-            name: "a".to_owned(),
-            cores: 1,
-            memory_bytes: 0,
-            gpu_thousandths: 0,
-            nodes: 1,
-            ready: 1,
-            waiting: 0,
-            at_once_max: None,
-            running: running
-                .iter()
-                .map(|(tasks, elapsed)| RunningTasks { job: 1, tasks: *tasks, elapsed: *elapsed })
-                .collect(),
-            time_request: None,
-            durations: Durations { ended, cut: 0, mean, p90: mean * 2.0, longest: mean * 3.0 },
-        }
+        let running = running.iter().map(|(tasks, elapsed)| RunningTasks { job: 1, tasks: *tasks, elapsed: *elapsed });
+        let durations = Durations { ended, cut: 0, mean, p90: mean * 2.0, longest: mean * 3.0 };
+        TaskClass { ready: 1, running: running.collect(), durations, ..TaskClass::new("a") }
     }
 
     #[test]

@@ -204,15 +204,8 @@ mod tests {
     use super::*;
 
     fn pool(choices: &[f64]) -> Pool {
-        let shape = PoolShape {
-            name: "default".to_owned(),
-            cores: 8,
-            memory_bytes: None,
-            gpus: 0,
-            walltime: Some(14_400.0),
-            drain_lead: 60.0,
-            walltime_choices: choices.to_vec(),
-        };
+        let walltime_choices = choices.to_vec();
+        let shape = PoolShape { walltime: Some(14_400.0), walltime_choices, ..PoolShape::new(8) };
         Pool::new(shape, &LearnedPool::default())
     }
 

@@ -4,44 +4,17 @@ use super::*;
 use proptest::prelude::*;
 
 fn settings(min: u32, max: u32) -> Settings {
-    Settings {
-        min,
-        max,
-        efficiency: 0.65,
-        idle_timeout: None,
-        max_pending: None,
-        rate_per_minute: None,
-        pools: vec![shape("default", 8)],
-        seed: 7,
-    }
+    Settings { seed: 7, ..Settings::new(min, max, vec![shape("default", 8)]) }
 }
 
 fn shape(name: &str, cores: u32) -> PoolShape {
-    PoolShape {
-        name: name.to_owned(),
-        cores,
-        memory_bytes: Some(64 << 30),
-        gpus: 0,
-        walltime: Some(14_400.0),
-        drain_lead: 60.0,
-        walltime_choices: Vec::new(),
-    }
+    let memory_bytes = Some(64 << 30);
+    PoolShape { name: name.to_owned(), memory_bytes, walltime: Some(14_400.0), ..PoolShape::new(cores) }
 }
 
 fn class(ready: u64) -> TaskClass {
-    TaskClass {
-        name: "work".to_owned(),
-        cores: 1,
-        memory_bytes: 1 << 30,
-        gpu_thousandths: 0,
-        nodes: 1,
-        ready,
-        waiting: 0,
-        at_once_max: None,
-        running: Vec::new(),
-        time_request: None,
-        durations: Durations { ended: 100, cut: 0, mean: 60.0, p90: 70.0, longest: 80.0 },
-    }
+    let durations = Durations { ended: 100, cut: 0, mean: 60.0, p90: 70.0, longest: 80.0 };
+    TaskClass { memory_bytes: 1 << 30, ready, durations, ..TaskClass::new("work") }
 }
 
 fn job(id: u32, phase: JobPhase) -> JobView {

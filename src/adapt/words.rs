@@ -40,16 +40,14 @@ pub(super) fn reason(decision: &Decision, limit: Option<&str>) -> String {
         };
         parts.push(format!("give up {}: {why}", jobs(decision.drain.len())));
     }
-    if parts.is_empty() {
+    let nothing = numbers.ready + numbers.running == 0 && !decision.parked.is_empty();
+    if parts.is_empty() && !nothing {
         parts.push(steady(decision, limit));
     } else if let Some(limit) = limit {
         parts.push(format!("not more, since {limit}"));
     }
-    let mut text = parts.join("; ");
-    for parked in &decision.parked {
-        text.push_str(&format!("; {} parked: {}", tasks(parked.tasks), parked.reason));
-    }
-    text
+    parts.extend(decision.parked.iter().map(|parked| format!("{} parked: {}", are(parked.tasks), parked.reason)));
+    parts.join("; ")
 }
 
 fn price(numbers: &Numbers) -> String {
@@ -61,8 +59,8 @@ fn why_more(rule: Rule, numbers: &Numbers) -> String {
         Rule::BelowMin => "there are fewer than the minimum".to_owned(),
         Rule::FirstJob => format!("{} ready and no job can run them", are(numbers.ready)),
         _ => format!(
-            "{} ready, {} of work for whole jobs; those there are do {} of it before a new one is of use, and each \
-             new one must have {} to do",
+            "{} ready, {} of work in time of whole jobs; the jobs there are will have done {} of it when a new one could \
+             be of use, and each new one must have {} to do",
             are(numbers.ready),
             seconds(numbers.work),
             seconds(numbers.cover.max(0.0)),

@@ -85,11 +85,11 @@ fn jobs(number: u32) -> String {
 
 fn details(adapt: &Adapt) -> String {
     let mut parts = Vec::new();
-    match adapt.efficiency_percent {
-        50 => parts.push("speed".to_owned()),
-        Adapt::BALANCED => {}
-        85 => parts.push("thrift".to_owned()),
-        percent => parts.push(format!("efficiency {percent} %")),
+    let percent = adapt.efficiency_percent;
+    match Adapt::PREFER.iter().find(|(_, known)| *known == percent) {
+        Some((_, Adapt::BALANCED)) => {}
+        Some((word, _)) => parts.push((*word).to_owned()),
+        None => parts.push(format!("efficiency {percent} %")),
     }
     if let Some(seconds) = adapt.idle_timeout_seconds {
         parts.push(format!("idle for at most {}", duration(Duration::from_secs(seconds))));

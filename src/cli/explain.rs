@@ -14,7 +14,7 @@ use crate::ledger::{Job, JobState};
 use crate::runtime::control::{Decisions, JobDecisions, Reply, Request, Status, TaskInfo};
 use crate::runtime::scheduler::Kind as TaskKind;
 use crate::selection::Selection;
-use crate::ui::words::{duration, escape, local_time};
+use crate::ui::words::{duration, escape, escape_bytes, local_time};
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -161,7 +161,8 @@ fn task_words(task: &TaskInfo, scaling: Option<&str>) -> Explanation {
         TaskKind::Failed => "failed",
         TaskKind::Cancelled => "was cancelled",
     };
-    let mut words = Explanation::about(format!("task {id} ({}) {state}", escape(&task.name)));
+    let name = if task.name.is_empty() { escape_bytes(&task.command) } else { escape(&task.name) };
+    let mut words = Explanation::about(format!("task {id} ({name}) {state}"));
     if let Some(reason) = &task.reason {
         words.line("because", escape(reason));
     }
@@ -216,7 +217,7 @@ fn job_words(folder: &Folder, number: u32, status: &Status, decisions: &Decision
         words.line("exit code", code.to_string());
     }
     let stays = job.live() && about.given_up.is_none();
-    words.line(if stays { "we will" } else { "so" }, fate(job, about, decisions));
+    words.line(if stays { "we will" } else { "so" }, fate(job, about, decisions, status.now));
     if job.state == JobState::Pending && job.live() {
         words.line("you can", "dcluster adapt --max N, or dcluster scale N, for fewer; or wait");
     } else {
@@ -230,20 +231,23 @@ fn says(backend: BackendKind) -> &'static str {
     match backend {
         BackendKind::Local => "we know",
         BackendKind::Slurm => "Slurm says",
+        BackendKind::Pbs => "PBS says",
+        BackendKind::Sge => "SGE says",
+        BackendKind::Lsf => "LSF says",
     }
 }
 
 fn asked(about: JobDecisions, decisions: &Decisions, status: &Status) -> String {
     match about.asked.and_then(|number| find(decisions, number)) {
-        Some(entry) => format!("by {}", sentence(entry)),
+        Some(entry) => format!("by {}", sentence(entry, status.now)),
         None if status.adapt.is_some() => "before this server began, or before jobs followed the load".to_owned(),
         None => format!("since {} to be held", crate::ui::words::count(u64::from(status.wanted), "job")),
     }
 }
 
-fn fate(job: &Job, about: JobDecisions, decisions: &Decisions) -> String {
+fn fate(job: &Job, about: JobDecisions, decisions: &Decisions, now: u64) -> String {
     match about.given_up.and_then(|number| find(decisions, number)) {
-        Some(entry) => format!("it was given up by {}", sentence(entry)),
+        Some(entry) => format!("it was given up by {}", sentence(entry, now)),
         None if !job.live() => "nothing more: it has ended by itself or with its cluster".to_owned(),
         None if job.cancelling || job.draining => "end it: fewer jobs are to be held".to_owned(),
         None => match decisions.entries.last() {
@@ -257,13 +261,11 @@ fn find(decisions: &Decisions, number: u64) -> Option<&Entry> {
     decisions.entries.iter().find(|entry| entry.number == number)
 }
 
-fn time(at: u64) -> String {
-    let at = Timestamp::from_millisecond(at.cast_signed()).unwrap_or_default();
-    local_time(at, Timestamp::now(), &TimeZone::system())
-}
-
-fn sentence(entry: &Entry) -> String {
-    format!("decision {} of {}: {}", entry.number, time(entry.at), escape(&entry.decision.reason))
+/// `now` is the server's, in milliseconds since 1970.
+fn sentence(entry: &Entry, now: u64) -> String {
+    let time = |at: u64| Timestamp::from_millisecond(at.cast_signed()).unwrap_or_default();
+    let at = local_time(time(entry.at), time(now), &TimeZone::system());
+    format!("decision {} of {at}: {}", entry.number, escape(&entry.decision.reason))
 }
 
 fn scaling_words(status: &Status, decisions: Decisions, last: usize) -> Explanation {
@@ -272,7 +274,7 @@ fn scaling_words(status: &Status, decisions: Decisions, last: usize) -> Explanat
     let shown: Vec<Entry> = decisions.entries.into_iter().skip(skipped).collect();
     for entry in &shown {
         let times = if entry.times > 1 { format!(" ({} times)", entry.times) } else { String::new() };
-        words.line("decision", format!("{}{times}", sentence(entry)));
+        words.line("decision", format!("{}{times}", sentence(entry, status.now)));
     }
     if let Some(entry) = shown.last() {
         for (label, text) in figures(&entry.decision) {
@@ -301,7 +303,14 @@ fn figures(decision: &Decision) -> Vec<(&'static str, String)> {
                 numbers.pending, numbers.surplus, numbers.started, numbers.up, numbers.idle, numbers.leaving
             ),
         ),
-        ("work", format!("{} for whole jobs, of which those there are do {}", time(numbers.work), time(numbers.cover))),
+        (
+            "work",
+            format!(
+                "{} in time of whole jobs; the jobs there are will do {} of it",
+                time(numbers.work),
+                time(numbers.cover)
+            ),
+        ),
         ("worth", format!("{} more jobs by work, {} by width", numbers.by_work, numbers.by_width)),
         (
             "learned",

@@ -141,16 +141,13 @@ fn rewrite(folder: &Folder, spec: &Spec, environment: &[u8]) -> Result<(), Probl
 
 /// Refuses what cannot work before anything is made.
 fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
-    if spec.backend == BackendKind::Slurm {
-        for program in ["sbatch", "squeue", "scancel"] {
-            if !context.variables.has_program(program) {
-                return Err(Problem::new(Kind::Unreachable, format!("there is no {program} on the PATH"))
-                    .done("nothing was started")
-                    .why("the slurm backend starts jobs with Slurm's own commands")
-                    .fix("on a login node: module load slurm, or add its folder to PATH")
-                    .fix("on this machine alone: dcluster up --backend local"));
-            }
-        }
+    let kind = spec.backend;
+    if let Some(program) = kind.commands().iter().find(|program| !context.variables.has_program(program)) {
+        return Err(Problem::new(Kind::Unreachable, format!("there is no {program} on the PATH"))
+            .done("nothing was started")
+            .why(format!("the {} backend starts jobs with {}'s own commands", kind.as_str(), kind.title()))
+            .fix(format!("on a login node: load the module of {}, or add its folder to PATH", kind.title()))
+            .fix("on this machine alone: dcluster up --backend local"));
     }
     Ok(())
 }
@@ -162,7 +159,7 @@ fn differences(then: &Spec, now: &Spec) -> Vec<String> {
         if let Ok(serde_json::Value::Object(object)) = serde_json::to_value(spec) {
             for (name, value) in object {
                 match value {
-                    serde_json::Value::Object(inner) if name == "pool" => fields.extend(inner),
+                    serde_json::Value::Object(inner) if name == "pool" || name == "adapt" => fields.extend(inner),
                     value => {
                         fields.insert(name, value);
                     }
@@ -172,12 +169,13 @@ fn differences(then: &Spec, now: &Spec) -> Vec<String> {
         fields
     };
     let (then, now) = (flat(then), flat(now));
-    then.iter()
-        .filter(|(name, value)| now.get(*name) != Some(value))
-        .map(|(name, value)| {
-            format!("{name}: {value} is up, {} was asked", now.get(name).unwrap_or(&serde_json::Value::Null))
-        })
-        .collect()
+    let names: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let value = |fields: &std::collections::BTreeMap<String, serde_json::Value>, name: &str| {
+        fields.get(name).cloned().unwrap_or_default()
+    };
+    let pairs = names.into_iter().map(|name| (name, value(&then, name), value(&now, name)));
+    let different = pairs.filter(|(_, then, now)| then != now);
+    different.map(|(name, then, now)| format!("{name}: {then} is up, {now} was asked")).collect()
 }
 
 pub(super) async fn status(client: &mut Client) -> Result<Box<Status>, Problem> {
@@ -232,6 +230,7 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
         None => count(u64::from(status.wanted), "job"),
     };
     let cores = count(u64::from(spec.pool.cores), "core");
+    let cores = if status.adapt.is_some() { format!(", {cores} each,") } else { format!(" of {cores}") };
     match news {
         News::Running => {
             let up = status.jobs.iter().filter(|job| job.live()).count();
@@ -245,10 +244,10 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
         }
         News::Started => {
             let place = match spec.backend {
-                BackendKind::Local => "on this machine",
-                BackendKind::Slurm => "asked from Slurm",
+                BackendKind::Local => "on this machine".to_owned(),
+                queue => format!("asked from {}", queue.title()),
             };
-            context.printer.note(&format!("cluster {name} is up: {jobs} of {cores} {place}"));
+            context.printer.note(&format!("cluster {name} is up: {jobs}{cores} {place}"));
             if status.tasks.unfinished() > 0 {
                 context.printer.note(&format!("{} of before go on", count(status.tasks.unfinished(), "task")));
             }

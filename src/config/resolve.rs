@@ -402,13 +402,17 @@ fn default_cores(is_local: bool, facts: &Facts) -> Value<u32> {
 }
 
 fn default_drain_lead(walltime_seconds: Option<u64>) -> Value<u64> {
+    let lead = drain_lead_of(walltime_seconds);
     match walltime_seconds {
-        Some(walltime) => built_in_because(
-            (walltime / 10).clamp(DRAIN_LEAD_SHORTEST, DRAIN_LEAD_LONGEST),
-            "a tenth of the walltime, 30 s to 5 min",
-        ),
-        None => built_in(DRAIN_LEAD_LONGEST),
+        Some(_) => built_in_because(lead, "a tenth of the walltime, 30 s to 5 min"),
+        None => built_in(lead),
     }
+}
+
+/// Returns how long before its end a job takes no new task, in seconds, where nobody says.
+pub fn drain_lead_of(walltime_seconds: Option<u64>) -> u64 {
+    walltime_seconds
+        .map_or(DRAIN_LEAD_LONGEST, |walltime| (walltime / 10).clamp(DRAIN_LEAD_SHORTEST, DRAIN_LEAD_LONGEST))
 }
 
 fn none_if_empty(text: &str) -> String {

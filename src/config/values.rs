@@ -3,7 +3,7 @@
 
 use super::layers::RawValue;
 use super::problem::{ConfigError, nearest, quoted};
-use super::spec::BackendKind;
+use super::spec::{Adapt, BackendKind};
 use super::units::{human_duration, parse_duration, parse_size};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,23 +27,27 @@ type Parsed<T> = Result<T, ConfigError>;
 
 /// Parses the share of a new job's time that must be useful, in per cent.
 pub(super) fn efficiency(raw: &RawValue) -> Parsed<u32> {
-    let text = scalar(raw)?;
-    match text.to_ascii_lowercase().as_str() {
-        "speed" => return Ok(50),
-        "balanced" => return Ok(65),
-        "thrift" => return Ok(85),
-        _ => {}
+    share(scalar(raw)?).map(|share| (share * 100.0).round() as u32)
+}
+
+/// Parses the share of a new job's time that must be useful: a word, or a number from 0.05 to 0.95.
+///
+/// # Errors
+/// It is neither.
+pub fn share(text: &str) -> Result<f64, ConfigError> {
+    let lower = text.to_ascii_lowercase();
+    if let Some((_, percent)) = Adapt::PREFER.iter().find(|(word, _)| *word == lower) {
+        return Ok(f64::from(*percent) / 100.0);
     }
-    let percent = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().ok(),
-        None => text.parse::<f64>().ok().map(|share| share * 100.0),
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
+        None => text.parse().ok(),
     };
-    match percent {
-        Some(percent) if (5.0..=95.0).contains(&percent) => Ok(percent.round() as u32),
-        _ => Err(ConfigError::new(format!("{} is no efficiency", quoted(text)))
+    share.filter(|share| (0.05..=0.95).contains(share)).ok_or_else(|| {
+        ConfigError::new(format!("{} is no efficiency", quoted(text)))
             .because("it is the share of a new job's time that must be useful")
-            .fix("speed, balanced, thrift, or a number from 0.05 to 0.95")),
-    }
+            .fix("speed, balanced, thrift, or a number from 0.05 to 0.95")
+    })
 }
 
 /// Parses a number of jobs in a minute.
@@ -80,17 +84,17 @@ pub(super) fn cluster_name(raw: &RawValue) -> Parsed<String> {
 /// Parses where jobs run.
 pub(super) fn backend(raw: &RawValue) -> Parsed<BackendKind> {
     let text = scalar(raw)?;
-    let kinds = [BackendKind::Local, BackendKind::Slurm];
+    let kinds = BackendKind::ALL;
     let lower = text.to_ascii_lowercase();
     if let Some(kind) = kinds.into_iter().find(|kind| kind.as_str() == lower) {
         return Ok(kind);
     }
     let meant = nearest(&lower, kinds.map(BackendKind::as_str));
     Err(ConfigError::new(format!("there is no backend {}", quoted(text)))
-        .because("the backends are local and slurm")
+        .because("the backends are local, slurm, pbs, sge and lsf")
         .fix(match meant {
             Some(meant) => format!("did you mean {meant}?"),
-            None => "leave it out: slurm is used where sbatch is found, else local".to_owned(),
+            None => "leave it out: the batch system of this machine is used, else local".to_owned(),
         }))
 }
 

@@ -1,5 +1,6 @@
 //! The record of one job: where it stands and why it ended. The journal keeps it as it is.
 
+use crate::adapt::JobPhase;
 use crate::backends::JobRef;
 use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,16 @@ impl JobState {
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Ended => "ended",
+        }
+    }
+}
+
+impl From<JobState> for JobPhase {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Intended | JobState::Submitted | JobState::Pending => Self::Pending,
+            JobState::Started => Self::Started,
+            JobState::Up | JobState::Draining | JobState::Ended => Self::Up,
         }
     }
 }
@@ -179,6 +190,10 @@ impl Job {
     /// Whether the job may still hold or get resources.
     pub fn live(&self) -> bool {
         self.state != JobState::Ended
+    }
+    /// Whether it takes no new task: it is cancelled or leaves, by our will or its own.
+    pub fn leaves(&self) -> bool {
+        self.cancelling || self.draining || self.state == JobState::Draining
     }
     /// Returns how the ledger and the backend refer to it.
     pub fn reference(&self) -> JobRef {

@@ -1,5 +1,6 @@
 //! What the ledger says to the rest: orders for the backend, notices for core and people.
 
+use crate::adapt::Decision;
 use crate::backends::{JobRef, Submit};
 use crate::runtime::ids::{JobName, JobSeq};
 
@@ -75,4 +76,15 @@ pub struct Scaling {
     pub cancel: Vec<JobSeq>,
     /// Jobs to drain.
     pub drain: Vec<JobSeq>,
+}
+
+impl From<&Decision> for Scaling {
+    fn from(decision: &Decision) -> Self {
+        let jobs = |ids: &[u32]| ids.iter().map(|id| JobSeq(*id)).collect();
+        Self {
+            submit: decision.submit.iter().map(|some| some.jobs).sum(),
+            cancel: jobs(&decision.cancel),
+            drain: jobs(&decision.drain),
+        }
+    }
 }

@@ -45,7 +45,7 @@ impl Ledger {
 
     fn plan_scale(&mut self, situation: &Situation, now: Moment, orders: &mut Vec<Order>) {
         let over = |seq: &JobSeq| self.watches.get(seq).is_some_and(|watch| watch.sentinel.is_some());
-        let staying = self.live().filter(|job| !job.cancelling && !job.draining && job.state != JobState::Draining);
+        let staying = self.live().filter(|job| !job.leaves());
         let staying: Vec<JobSeq> = staying.map(|job| job.seq).filter(|seq| !over(seq)).collect();
         let count = u32::try_from(staying.len()).unwrap_or(u32::MAX);
         // An intent is no job yet: it may come to nothing, and is then tried again without any work, too.
@@ -89,8 +89,7 @@ impl Ledger {
         if count > 0 {
             self.intend(count, now, orders);
         }
-        let leaving = |job: &&Job| job.cancelling || job.draining || job.state == JobState::Draining;
-        let staying = self.live().filter(|job| !leaving(job)).count();
+        let staying = self.live().filter(|job| !job.leaves()).count();
         self.wanted = u32::try_from(staying).unwrap_or(u32::MAX);
     }
 

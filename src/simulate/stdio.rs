@@ -48,6 +48,7 @@ pub fn serve<E>(
     mut tell: impl FnMut(&Decision) -> Result<(), E>,
 ) -> Result<(), StdioError<E>> {
     let mut controller: Option<Controller> = None;
+    let mut before = f64::NEG_INFINITY;
     let mut text = String::new();
     let mut line = 0;
     loop {
@@ -65,6 +66,11 @@ pub fn serve<E>(
             Some(controller) => {
                 let seen: Observation = serde_json::from_str(&text)
                     .map_err(|error| StdioError::Observation { line, what: in_line(&error) })?;
+                if seen.now.is_nan() || seen.now < before {
+                    let what = format!("`now` is {}, and was {before} before", seen.now);
+                    return Err(StdioError::Observation { line, what });
+                }
+                before = seen.now;
                 tell(&controller.decide(&seen)).map_err(StdioError::Output)?;
             }
         }

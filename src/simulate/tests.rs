@@ -1,7 +1,7 @@
 //! What holds for whole days, whoever decides; and what our own controller owes besides.
 
 use super::policy::{NAMES, Policy, named};
-use super::queue::{Constant, LogNormal};
+use super::queue::LogNormal;
 use super::workload::{Task, Workload};
 use super::*;
 use crate::adapt::{Decision, Observation, PoolShape, Settings};
@@ -10,25 +10,8 @@ use crate::adapt::{Decision, Observation, PoolShape, Settings};
 const STARTUP: f64 = 25.0;
 
 fn settings(min: u32, max: u32, walltime: f64) -> Settings {
-    let pool = PoolShape {
-        name: "default".to_owned(),
-        cores: 8,
-        memory_bytes: None,
-        gpus: 0,
-        walltime: Some(walltime),
-        drain_lead: 60.0,
-        walltime_choices: Vec::new(),
-    };
-    Settings {
-        min,
-        max,
-        efficiency: 0.65,
-        idle_timeout: None,
-        max_pending: None,
-        rate_per_minute: None,
-        pools: vec![pool],
-        seed: 1,
-    }
+    let pool = PoolShape { walltime: Some(walltime), ..PoolShape::new(8) };
+    Settings { seed: 1, ..Settings::new(min, max, vec![pool]) }
 }
 
 fn scenario(workload: Workload, settings: Settings, seed: u64) -> Scenario {
@@ -91,7 +74,8 @@ fn a_small_case_is_as_computed_by_hand() {
         startup: 0.0,
         ..scenario(workload(&["a"], vec![task(0, 0.0, 100.0, 1); 16]), settings(0, 1, 14_400.0), 1)
     };
-    let played = run(&scenario, Box::new(Constant::new(50.0)), named("static", &scenario.settings).unwrap().as_mut());
+    let played =
+        run(&scenario, Box::new(LogNormal::constant(50.0)), named("static", &scenario.settings).unwrap().as_mut());
     let expected = Summary {
         policy: "static".to_owned(),
         seed: 1,
@@ -142,7 +126,7 @@ fn nobody_sees_tasks_before_they_arrive() {
     for text in ["trickle:80", "bursts:80", "phases:80"] {
         let scenario = scenario(load(text, 1), settings(0, 12, 14_400.0), 1);
         let mut spy = Spy { inner: named("ours", &scenario.settings).unwrap(), scenario: &scenario };
-        let played = run(&scenario, Box::new(Constant::new(20.0)), &mut spy);
+        let played = run(&scenario, Box::new(LogNormal::constant(20.0)), &mut spy);
         check(&played, &scenario, text);
     }
 }

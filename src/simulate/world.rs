@@ -516,11 +516,7 @@ impl<'a> World<'a> {
             class.parked = class.too_large || decision.parked.iter().any(|parked| parked.class == *name);
         }
         self.next_walltime = decision.submit.iter().find_map(|some| some.walltime);
-        self.scaling = Scaling {
-            submit: decision.submit.iter().map(|some| some.jobs).sum(),
-            cancel: decision.cancel.iter().map(|id| JobSeq(*id)).collect(),
-            drain: decision.drain.iter().map(|id| JobSeq(*id)).collect(),
-        };
+        self.scaling = Scaling::from(&decision);
         if decision.acts() {
             self.ledger_by = self.now;
             self.meter.decided(decision);

@@ -653,7 +653,7 @@ fn the_wall_clock_decides_nothing() {
         }
     }
     readers.sort();
-    assert_eq!(readers, ["cli/events.rs", "cli/explain.rs", "server/clock.rs"], "only to show it, and the one clock");
+    assert_eq!(readers, ["cli/events.rs", "server/clock.rs"], "only to show it, and the one clock");
     assert!(deciders.is_empty(), "{deciders:?}");
 }
 

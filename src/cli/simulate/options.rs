@@ -2,7 +2,7 @@
 
 use crate::config::units::{parse_duration, parse_size};
 use crate::simulate::queue::Choice;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 
 /// Try out how many jobs a cluster would ask for, what they would cost and how long you would wait
@@ -78,11 +78,10 @@ pub(crate) struct ClusterArgs {
     /// From the start of a job until its worker is there, on average.
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = seconds)]
     pub(super) startup: f64,
-    /// What to save: time, or core-hours.
-    #[arg(long, value_name = "WHAT", conflicts_with = "efficiency")]
-    pub(super) prefer: Option<Prefer>,
-    /// Share of a new job's time that must be useful, 0.05 to 0.95; several are tried one by one.
-    #[arg(long, value_name = "SHARE", num_args = 1.., value_delimiter = ',', value_parser = efficiency)]
+    /// What counts more, time or core-hours: speed, balanced (default), thrift; or 0.05 to 0.95.
+    ///
+    /// The share of a new job's time that must be useful: 0.5, 0.65, 0.85. Several are tried one by one.
+    #[arg(long, visible_alias = "prefer", value_name = "SHARE", num_args = 1.., value_delimiter = ',', value_parser = efficiency)]
     pub(super) efficiency: Vec<f64>,
     /// When an idle job is given up (default: learned).
     #[arg(long, value_name = "TIME", value_parser = seconds)]
@@ -114,28 +113,6 @@ pub(crate) struct FaultArgs {
     /// Share of jobs whose node dies.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
     pub(super) fail_nodes: f64,
-}
-
-/// What to save.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Prefer {
-    /// Time: efficiency 0.5.
-    Speed,
-    /// Both: efficiency 0.65.
-    Balanced,
-    /// Core-hours: efficiency 0.85.
-    Thrift,
-}
-
-impl Prefer {
-    /// Returns the efficiency it stands for.
-    pub(super) fn efficiency(self) -> f64 {
-        match self {
-            Self::Speed => 0.5,
-            Self::Balanced => 0.65,
-            Self::Thrift => 0.85,
-        }
-    }
 }
 
 /// A time limit in seconds, or none.
@@ -177,7 +154,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn efficiency(text: &str) -> Result<f64, String> {
-    number(text, 0.05, 0.95)
+    crate::config::values::share(text).map_err(|error| format!("{error}: {}", error.fix.as_deref().unwrap_or_default()))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

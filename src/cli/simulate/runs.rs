@@ -1,11 +1,12 @@
 //! All combinations of what was asked for, and playing them.
 
 use super::bad_file;
-use super::options::{ClusterArgs, Prefer, SimulateArgs};
+use super::options::{ClusterArgs, SimulateArgs};
 use crate::adapt::{PoolShape, Settings};
+use crate::config::resolve::drain_lead_of;
 use crate::error::{Kind, Problem};
 use crate::simulate::policy;
-use crate::simulate::queue::{Choice, Constant, Easy, LogNormal, Nearest, Queue};
+use crate::simulate::queue::{Choice, Easy, LogNormal, Nearest, Queue};
 use crate::simulate::report::Row;
 use crate::simulate::trace::{Format, Log};
 use crate::simulate::workload::{Made, Workload};
@@ -16,8 +17,6 @@ use std::sync::{Arc, Mutex};
 
 /// Most combinations of one command.
 const RUNS_MAX: usize = 100_000;
-/// Shortest and longest lead in seconds with which a job drains before its walltime, as `up` chooses it.
-const DRAIN_LEADS: (f64, f64) = (30.0, 300.0);
 
 /// Where waits come from.
 #[derive(Clone, Debug)]
@@ -31,7 +30,7 @@ enum Waits {
 impl Waits {
     fn queue(&self, seed: u64) -> Box<dyn Queue> {
         match self {
-            Self::Constant(wait) => Box::new(Constant::new(*wait)),
+            Self::Constant(wait) => Box::new(LogNormal::constant(*wait)),
             Self::LogNormal(median, sigma) => Box::new(LogNormal::new(*median, *sigma, seed)),
             Self::Nearest(log) => Box::new(Nearest::new(Arc::clone(log), seed)),
             Self::Easy(log) => Box::new(Easy::new(Arc::clone(log), seed)),
@@ -267,27 +266,15 @@ fn sources(args: &SimulateArgs) -> Result<Vec<(String, Waits)>, Problem> {
 
 fn settings(cluster: &ClusterArgs, seed: u64) -> Settings {
     let walltime = cluster.walltime.0;
-    let lead = walltime.map_or(DRAIN_LEADS.1, |seconds| (seconds / 10.0).clamp(DRAIN_LEADS.0, DRAIN_LEADS.1));
-    let pool = PoolShape {
-        name: "default".to_owned(),
-        cores: cluster.cores,
-        memory_bytes: cluster.memory,
-        gpus: 0,
-        walltime,
-        drain_lead: lead,
-        walltime_choices: Vec::new(),
-    };
+    let drain_lead = drain_lead_of(walltime.map(|seconds| seconds as u64)) as f64;
+    let pool = PoolShape { memory_bytes: cluster.memory, walltime, drain_lead, ..PoolShape::new(cluster.cores) };
+    let settings = Settings::new(cluster.min, cluster.max, vec![pool]);
     Settings {
-        min: cluster.min,
-        max: cluster.max,
-        efficiency: match cluster.efficiency[..] {
-            [only] => only,
-            _ => cluster.prefer.unwrap_or(Prefer::Balanced).efficiency(),
-        },
+        efficiency: cluster.efficiency.first().copied().unwrap_or(settings.efficiency),
         idle_timeout: cluster.idle_timeout,
         max_pending: cluster.max_pending,
         rate_per_minute: cluster.rate,
-        pools: vec![pool],
         seed,
+        ..settings
     }
 }

@@ -10,9 +10,11 @@ impl Scheduler {
     pub(super) fn check_invariants(&self) {
         let mut totals = Counts::default();
         let mut queues: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        let mut startable: BTreeMap<u32, u64> = BTreeMap::new();
         for (slot, array) in self.arrays.iter().enumerate() {
             array.check();
             totals.add(&array.counts());
+            *startable.entry(array.class).or_default() += u64::from(array.startable());
             if array.queued {
                 let rank = (Reverse(array.priority), slot as u32);
                 queues.entry(array.class).or_default().push(rank);
@@ -30,6 +32,7 @@ impl Scheduler {
             let mut expected = queues.remove(&(class as u32)).unwrap_or_default();
             expected.sort_unstable();
             assert_eq!(entry.queue().collect::<Vec<_>>(), expected);
+            assert_eq!(entry.startable(), startable.get(&(class as u32)).copied().unwrap_or(0));
         }
         let runs = || self.fleet.iter().flat_map(|(id, w)| w.runs().iter().map(move |r| (id, r)));
         let runs = || runs().filter(|(_, (_, entry))| entry.lead.is_none());

@@ -135,14 +135,6 @@ pub struct Demand<'a> {
     pub lasted: Lasted,
 }
 
-impl Demand<'_> {
-    /// Returns the cores all of them want, each in its best variant.
-    pub fn cores(&self) -> u64 {
-        let each = u64::from(self.needs.variant(0).cores) * u64::from(self.needs.nodes);
-        self.tasks.saturating_mul(each)
-    }
-}
-
 impl Scheduler {
     /// Returns the numbers of a submission or of one task; `None` if there is no such thing.
     pub fn counts(&self, tasks: TaskRef) -> Option<Counts> {
@@ -234,11 +226,6 @@ impl Scheduler {
         })
     }
 
-    /// Returns what ready tasks want, by what they ask for.
-    pub fn demand(&self) -> impl Iterator<Item = Demand<'_>> {
-        self.classes().filter(|demand| demand.tasks > 0)
-    }
-
     /// Returns all classes that ever were, by number, also those of which no task is ready.
     pub fn classes(&self) -> impl Iterator<Item = Demand<'_>> {
         self.ready.classes().iter().zip(0_u32..).map(|(class, number)| {
@@ -247,7 +234,7 @@ impl Scheduler {
                 needs: &class.needs,
                 time_request: class.time_request,
                 family: class.family,
-                tasks: class.queue().map(|(_, slot)| u64::from(self.array(slot).startable())).sum(),
+                tasks: class.startable(),
                 counters_allow: (room < u32::MAX).then_some(u64::from(room)),
                 lasted: class.lasted(),
             }

@@ -46,6 +46,8 @@ pub(super) struct Class {
     /// While little is known of its durations, its tasks keep off workers with little time left.
     cautious: bool,
     queue: BTreeSet<Rank>,
+    /// Elements of its arrays that may be started now.
+    startable: u64,
     /// No worker fits it, but perhaps one of those that were freed since.
     pub(super) settled: bool,
     /// What it had was sent ahead to all workers whose lines it may join.
@@ -73,6 +75,11 @@ impl Class {
         };
         self.time_request.unwrap_or_else(learned)
     }
+    /// Returns what the time that its tasks need is taken from.
+    fn sign(&self) -> Option<Millis> {
+        let early = || self.cautious.then(|| self.durations.lasted().longest);
+        self.durations.p90().or_else(early)
+    }
     /// Returns what a task may take while little is known: half as much again as the longest so far; half of
     /// what a fresh worker has when none has ended.
     fn guess(&self, longest: Millis) -> Millis {
@@ -98,13 +105,13 @@ impl Class {
     }
     /// A task has run so long, to its end or until it was interrupted.
     pub(super) fn learn(&mut self, wall: Millis, ended: Ended) {
-        let before = self.durations.p90();
+        let before = self.sign();
         match ended {
             Ended::ByItself => self.durations.add(wall),
             Ended::Interrupted => self.durations.add_interrupted(wall),
             Ended::Cut => self.durations.add_cut(wall),
         }
-        if self.cautious || self.durations.p90() != before {
+        if self.sign() != before {
             // Where there was too little time before, there may be enough now.
             self.settled = false;
             self.infeasible_at = None;
@@ -117,6 +124,10 @@ impl Class {
     /// Returns the arrays in its queue, best first.
     pub(super) fn queue(&self) -> impl Iterator<Item = Rank> + '_ {
         self.queue.iter().copied()
+    }
+    /// Returns how many of its tasks may be started now.
+    pub(super) fn startable(&self) -> u64 {
+        self.startable
     }
 }
 
@@ -165,6 +176,7 @@ impl Ready {
             durations: Durations::default(),
             cautious: self.cautious,
             queue: BTreeSet::new(),
+            startable: 0,
             settled: false,
             was_sent_ahead: false,
             blocked_since: None,
@@ -230,6 +242,12 @@ impl Ready {
             entry.blocked_since = None;
         }
         self.move_head(class, head);
+    }
+
+    /// Another number of elements of an array of a class may be started now.
+    pub(super) fn count(&mut self, class: u32, before: u32, now: u32) {
+        let count = &mut self.classes[class as usize].startable;
+        *count = *count + u64::from(now) - u64::from(before);
     }
 
     /// Takes an array out of the queue of its class.

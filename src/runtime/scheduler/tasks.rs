@@ -167,9 +167,12 @@ impl Scheduler {
     pub(super) fn change<R>(&mut self, slot: u32, change: impl FnOnce(&mut Array) -> R) -> R {
         let array = &mut self.arrays[slot as usize];
         self.totals.subtract(&array.counts());
+        let before = array.startable();
         let result = change(array);
         self.totals.add(&array.counts());
-        let queued = array.startable() > 0;
+        let startable = array.startable();
+        self.ready.count(array.class, before, startable);
+        let queued = startable > 0;
         if queued != array.queued {
             array.queued = queued;
             let rank = (Reverse(array.priority), slot);

@@ -194,7 +194,7 @@ pub struct Core {
     next_worker: WorkerId,
     /// Nonces of workers that said goodbye: their processes have ended.
     departed: BTreeSet<String>,
-    running_since: FxHashMap<TaskId, (WorkerId, u64)>,
+    running_since: FxHashMap<TaskId, (WorkerId, Moment)>,
     unrecorded: VecDeque<(Turn, ConnectionId, RunId)>,
     waits: Vec<Wait>,
     output_reads: outputs::OutputReads,
@@ -504,7 +504,7 @@ impl Core {
         for part in &mut place.nodes {
             part.node = self.nodes.get(&part.worker).cloned().unwrap_or_default();
         }
-        self.running_since.insert(task, (start.worker, now.wall));
+        self.running_since.insert(task, (start.worker, now));
         let place = (!place.is_empty()).then(|| Box::new(place));
         let next = Start { element: task.element, run: start.run, input, place };
         // Runs of one submission that follow each other share a message.

@@ -5,8 +5,7 @@
 
 use super::{Core, EventLine, Output};
 use crate::adapt::{
-    Controller, Decision, Durations, JobPhase, JobView, Learned, Observation, PoolShape, Ring, RunningTasks, Settings,
-    TaskClass,
+    Controller, Decision, Durations, JobView, Learned, Observation, PoolShape, Ring, RunningTasks, Settings, TaskClass,
 };
 use crate::config::spec::{Adapt, Spec};
 use crate::ledger::{JobState, Moment, Scaling};
@@ -107,23 +106,20 @@ impl Loop {
 
 fn settings(adapt: Adapt, spec: &Spec, seed: u64) -> Settings {
     let pool = &spec.pool;
+    let shape = PoolShape {
+        memory_bytes: pool.memory_bytes,
+        gpus: pool.gpus,
+        walltime: pool.walltime_seconds.map(|seconds| seconds as f64),
+        drain_lead: pool.drain_lead_seconds as f64,
+        ..PoolShape::new(pool.cores)
+    };
     Settings {
-        min: adapt.min,
-        max: adapt.max,
         efficiency: f64::from(adapt.efficiency_percent) / 100.0,
         idle_timeout: adapt.idle_timeout_seconds.map(|seconds| seconds as f64),
         max_pending: adapt.max_pending,
         rate_per_minute: adapt.rate_per_minute.map(f64::from),
-        pools: vec![PoolShape {
-            name: "default".to_owned(),
-            cores: pool.cores,
-            memory_bytes: pool.memory_bytes,
-            gpus: pool.gpus,
-            walltime: pool.walltime_seconds.map(|seconds| seconds as f64),
-            drain_lead: pool.drain_lead_seconds as f64,
-            walltime_choices: Vec::new(),
-        }],
         seed,
+        ..Settings::new(adapt.min, adapt.max, vec![shape])
     }
 }
 
@@ -200,11 +196,7 @@ impl Core {
         scaling.look_by = (decision.next * 1000.0).ceil() as u64;
         scaling.tasks = tasks;
         scaling.changed = false;
-        let wish = Scaling {
-            submit: decision.submit.iter().map(|some| some.jobs).sum(),
-            cancel: decision.cancel.iter().map(|id| JobSeq(*id)).collect(),
-            drain: decision.drain.iter().map(|id| JobSeq(*id)).collect(),
-        };
+        let wish = Scaling::from(&decision);
         let acts = decision.acts();
         let number = scaling.ring.push(decision, now.wall);
         if let Some(entry) = scaling.ring.get(number).filter(|_| acts).cloned() {
@@ -246,7 +238,6 @@ impl Core {
             now: seconds(now.clock),
             classes: self.observe_classes(now),
             jobs,
-            ended: Vec::new(),
             submit_max: Some(self.ledger.may_submit(now)),
             submit_limited_by: trouble,
             expected_waits: Vec::new(),
@@ -279,12 +270,8 @@ impl Core {
             views.push(JobView {
                 id: job.seq.0,
                 pool: "default".to_owned(),
-                phase: match job.state {
-                    JobState::Up | JobState::Draining => JobPhase::Up,
-                    JobState::Started => JobPhase::Started,
-                    _ => JobPhase::Pending,
-                },
-                leaving: job.cancelling || job.draining || job.state == JobState::Draining,
+                phase: job.state.into(),
+                leaving: job.leaves(),
                 submitted_at: intended.map(seconds),
                 started_at: started.map(seconds),
                 up_at: up.filter(|_| is_up).map(seconds),
@@ -303,10 +290,10 @@ impl Core {
         for (id, worker) in &self.workers {
             let Some(job) = worker.job else { continue };
             for (task, class) in self.scheduler.classes_on(*id) {
-                let since = self.running_since.get(&task).map_or(now.wall, |(_, since)| *since);
+                let since = self.running_since.get(&task).map_or(now.clock, |(_, since)| since.clock);
                 let (tasks, elapsed) = running.entry(class).or_default().entry(job).or_default();
                 *tasks += 1;
-                *elapsed += now.wall.saturating_sub(since);
+                *elapsed += now.clock.saturating_sub(since);
             }
         }
         let mut classes = Vec::new();
@@ -327,25 +314,9 @@ impl Core {
         let waiting = self.scheduler.totals().waiting;
         if waiting > 0 {
             // What they need is of no matter yet: that more is to come is.
-            classes.push(waiting_class(waiting));
+            classes.push(TaskClass { waiting, ..TaskClass::new("tasks that wait for others") });
         }
         classes
-    }
-}
-
-fn waiting_class(waiting: u64) -> TaskClass {
-    TaskClass {
-        name: "tasks that wait for others".to_owned(),
-        cores: 1,
-        memory_bytes: 0,
-        gpu_thousandths: 0,
-        nodes: 1,
-        ready: 0,
-        waiting,
-        at_once_max: None,
-        running: Vec::new(),
-        time_request: None,
-        durations: Durations::default(),
     }
 }
 
@@ -360,13 +331,11 @@ fn class_of(demand: &Demand<'_>, family: Option<&String>, running: Vec<RunningTa
         name.push_str(&format!(", {} s", time / 1000));
     }
     TaskClass {
-        name,
         cores: first.cores,
         memory_bytes: first.memory_bytes,
         gpu_thousandths: first.gpus.0,
         nodes: demand.needs.nodes,
         ready: demand.tasks,
-        waiting: 0,
         at_once_max: demand.counters_allow.map(|more| more.saturating_add(here)),
         running,
         time_request: demand.time_request.map(seconds),
@@ -377,5 +346,6 @@ fn class_of(demand: &Demand<'_>, family: Option<&String>, running: Vec<RunningTa
             p90: seconds(demand.lasted.p90),
             longest: seconds(demand.lasted.longest),
         },
+        ..TaskClass::new(name)
     }
 }

@@ -222,7 +222,7 @@ impl Core {
             node: worker.and_then(|worker| self.nodes.get(&worker)).cloned(),
             exit_code,
             signal,
-            started_at: running.map(|(_, at)| *at).or_else(|| detail.map(|detail| detail.started_at)),
+            started_at: running.map(|(_, at)| at.wall).or_else(|| detail.map(|detail| detail.started_at)),
             usage: detail.map(|detail| detail.usage),
             stdout: path(stdout),
             stderr: path(stderr),

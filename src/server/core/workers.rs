@@ -115,7 +115,7 @@ impl Core {
         self.dying.retain(|(task, at, run)| *at != id || lists(*task, *run));
         self.delayed.retain(|start| start.worker != id);
         for held in &hello.running {
-            self.running_since.entry(held.task).or_insert((id, now.wall)).0 = id;
+            self.running_since.entry(held.task).or_insert((id, now)).0 = id;
         }
         let mut actions = Vec::new();
         let members = hello.running.iter().flat_map(|held| &held.place.nodes).map(|part| part.worker);
@@ -226,7 +226,7 @@ impl Core {
             now.clock,
             &mut actions,
         );
-        let since = self.running_since.get(&task).filter(|(on, _)| *on == worker).map(|(_, at)| *at);
+        let since = self.running_since.get(&task).filter(|(on, _)| *on == worker).map(|(_, at)| at.wall);
         let detail =
             Detail { worker, started_at: since.unwrap_or(now.wall.saturating_sub(usage.wall_milliseconds)), usage };
         let mut rest = Vec::new();

@@ -4,42 +4,14 @@ use super::*;
 use crate::adapt::{Durations, RunningTasks, TaskClass};
 
 fn settings(min: u32, max: u32) -> Settings {
-    let pool = PoolShape {
-        name: "default".to_owned(),
-        cores: 8,
-        memory_bytes: None,
-        gpus: 0,
-        walltime: Some(3600.0),
-        drain_lead: 60.0,
-        walltime_choices: Vec::new(),
-    };
-    Settings {
-        min,
-        max,
-        efficiency: 0.65,
-        idle_timeout: None,
-        max_pending: None,
-        rate_per_minute: None,
-        pools: vec![pool],
-        seed: 1,
-    }
+    let pool = PoolShape { walltime: Some(3600.0), ..PoolShape::new(8) };
+    Settings { seed: 1, ..Settings::new(min, max, vec![pool]) }
 }
 
 fn class(ready: u64, mean: Option<f64>) -> TaskClass {
     let ended = u64::from(mean.is_some());
-    TaskClass {
-        name: "a".to_owned(),
-        cores: 1,
-        memory_bytes: 0,
-        gpu_thousandths: 0,
-        nodes: 1,
-        ready,
-        waiting: 0,
-        at_once_max: None,
-        running: Vec::new(),
-        time_request: None,
-        durations: Durations { ended, mean: mean.unwrap_or_default(), ..Durations::default() },
-    }
+    let durations = Durations { ended, mean: mean.unwrap_or_default(), ..Durations::default() };
+    TaskClass { ready, durations, ..TaskClass::new("a") }
 }
 
 fn job(id: u32, phase: JobPhase, idle_since: Option<f64>) -> JobView {

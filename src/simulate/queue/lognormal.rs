@@ -18,6 +18,11 @@ impl LogNormal {
         // The n-th job of a seed waits the same whatever the policy is.
         Self { median, sigma, random: fastrand::Rng::with_seed(seed), starts: Starts::default() }
     }
+
+    /// Returns a queue in which all jobs wait so many seconds.
+    pub fn constant(wait: f64) -> Self {
+        Self::new(wait, 0.0, 0)
+    }
 }
 
 /// Draws from a normal distribution (Box and Muller 1958).
@@ -63,6 +68,22 @@ mod tests {
         // One standard deviation up: 84.1 % of the jobs wait less.
         let upper = waits[8413] / 120.0;
         assert!((upper.ln() - 1.2).abs() < 0.06, "{upper}");
+    }
+
+    #[test]
+    fn jobs_start_in_the_order_they_came_after_the_same_time() {
+        let mut queue = LogNormal::constant(10.0);
+        let asked = Asked { processors: 1, walltime: None };
+        for job in [3, 1, 2] {
+            queue.submit(job, asked, 0.0);
+        }
+        queue.submit(4, asked, 5.0);
+        queue.leave(1, 6.0);
+        assert_eq!(queue.next(), Some(10.0));
+        assert_eq!(queue.advance(9.9), []);
+        assert_eq!(queue.advance(20.0), [(10.0, 3), (10.0, 2), (15.0, 4)]);
+        queue.leave(4, 20.0);
+        assert_eq!((queue.next(), queue.advance(99.0)), (None, vec![]));
     }
 
     #[test]

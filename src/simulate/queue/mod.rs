@@ -1,8 +1,7 @@
-//! How long jobs wait: models of a batch system's queue. `constant` and `lognormal` need nothing, `nearest` and
+//! How long jobs wait: models of a batch system's queue. `lognormal` (without spread: constant) needs nothing, `nearest` and
 //! `easy` a log of a real one.
 
 mod choice;
-mod constant;
 mod easy;
 mod lognormal;
 mod machine;
@@ -14,7 +13,6 @@ mod starts;
 mod tests;
 
 pub use choice::{Choice, ChoiceError};
-pub use constant::Constant;
 pub use easy::Easy;
 pub use lognormal::LogNormal;
 pub(super) use lognormal::normal;

@@ -2,7 +2,7 @@
 
 use super::World;
 use super::class::Class;
-use crate::adapt::{JobPhase, JobView, Observation, RunningTasks, TaskClass};
+use crate::adapt::{JobView, Observation, RunningTasks, TaskClass};
 use crate::ledger::{Job, JobState};
 use crate::runtime::ids::JobSeq;
 use crate::simulate::site::seconds;
@@ -42,12 +42,8 @@ impl World<'_> {
         JobView {
             id: job.seq.0,
             pool: self.scenario.settings.pools[0].name.clone(),
-            phase: match job.state {
-                JobState::Up | JobState::Draining => JobPhase::Up,
-                JobState::Started => JobPhase::Started,
-                _ => JobPhase::Pending,
-            },
-            leaving: job.cancelling || job.draining || job.state == JobState::Draining,
+            phase: job.state.into(),
+            leaving: job.leaves(),
             submitted_at: Some(real.map_or(seconds(self.now), |real| seconds(real.submitted))),
             started_at: started.map(seconds),
             up_at: worker.map(|worker| seconds(worker.up)),
@@ -67,16 +63,12 @@ fn see_class(name: &str, class: &Class, running: BTreeMap<JobSeq, (u32, u64)>) -
         elapsed: seconds(elapsed) / f64::from(tasks),
     });
     TaskClass {
-        name: name.to_owned(),
         cores: class.cores,
         memory_bytes: class.memory_bytes,
-        gpu_thousandths: 0,
-        nodes: 1,
         ready: class.ready,
         waiting: class.waiting,
-        at_once_max: None,
         running: running.collect(),
-        time_request: None,
         durations: class.durations,
+        ..TaskClass::new(name)
     }
 }

@@ -3,8 +3,7 @@
 use crate::backends::{BackendError, Submit};
 use crate::ledger::Order;
 use crate::runtime::ids::{JobSeq, NativeId, RunId};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -31,47 +30,24 @@ pub(super) enum What {
     Leaves(JobSeq),
 }
 
-#[derive(Debug)]
-struct At {
-    time: u64,
-    order: u64,
-    what: What,
-}
-
-impl PartialEq for At {
-    fn eq(&self, other: &Self) -> bool {
-        (self.time, self.order) == (other.time, other.order)
-    }
-}
-impl Eq for At {}
-impl PartialOrd for At {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for At {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.order).cmp(&(other.time, other.order))
-    }
-}
-
 /// All that is known to happen. Of what happens at the same time, what was known first comes first.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
-    events: BinaryHeap<Reverse<At>>,
-    order: u64,
+    /// By time, and by when it was known.
+    events: BTreeMap<(u64, u64), What>,
+    known: u64,
 }
 
 impl Timeline {
     /// Something will happen at `time`, in milliseconds.
     pub(super) fn push(&mut self, time: u64, what: What) {
-        self.order += 1;
-        self.events.push(Reverse(At { time, order: self.order, what }));
+        self.known += 1;
+        self.events.insert((time, self.known), what);
     }
 
     /// Returns when something happens next.
     pub(super) fn next(&self) -> Option<u64> {
-        self.events.peek().map(|at| at.0.time)
+        self.events.first_key_value().map(|((time, _), _)| *time)
     }
 
     /// Takes the next that happens until `now`.
@@ -79,6 +55,6 @@ impl Timeline {
         if self.next()? > now {
             return None;
         }
-        self.events.pop().map(|at| at.0.what)
+        self.events.pop_first().map(|(_, what)| what)
     }
 }
