@@ -14,6 +14,7 @@ mod processes;
 pub mod reasons;
 pub mod render;
 pub mod sentinel;
+pub mod sge;
 pub mod slurm;
 pub mod template;
 
@@ -196,7 +197,13 @@ pub fn job_home(folder: &Folder, letters: &str, spec: &Spec) -> Result<JobHome, 
     let binary = std::env::current_exe().map_err(|error| {
         Problem::new(Kind::Internal, "cannot find the path of this program").says(error.to_string())
     })?;
-    Ok(JobHome { folder: folder.path().to_owned(), binary, id4: letters.to_owned(), pool: spec.pool.clone() })
+    Ok(JobHome {
+        folder: folder.path().to_owned(),
+        binary,
+        id4: letters.to_owned(),
+        pool: spec.pool.clone(),
+        grid_engine: sge::site::Found::default(),
+    })
 }
 
 /// Returns the backend of a cluster.
@@ -209,7 +216,8 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
-        BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => {
+        BackendKind::Sge => Arc::new(sge::Sge::new(home)),
+        BackendKind::Pbs | BackendKind::Lsf => {
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
@@ -222,6 +230,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
     match backend {
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
+        BackendKind::Sge => sge::submit_line(home, &script),
         _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }

@@ -18,6 +18,7 @@ pub struct Meaning {
 pub fn meaning(backend: BackendKind, reason: &str) -> Option<Meaning> {
     match backend {
         BackendKind::Slurm => super::slurm::reasons::meaning(reason),
+        BackendKind::Sge => super::sge::reasons::meaning(reason),
         _ => None,
     }
 }

@@ -23,6 +23,8 @@ pub struct JobHome {
     pub id4: String,
     /// The shape of a job.
     pub pool: PoolSpec,
+    /// What a Grid Engine said of itself; empty where it was not asked.
+    pub grid_engine: super::sge::site::Found,
 }
 
 impl JobHome {
@@ -126,7 +128,8 @@ impl Dialect {
         match backend {
             BackendKind::Local => &super::local::DIALECT,
             BackendKind::Slurm => &super::slurm::script::DIALECT,
-            BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => &super::local::DIALECT,
+            BackendKind::Sge => &super::sge::script::DIALECT,
+            BackendKind::Pbs | BackendKind::Lsf => &super::local::DIALECT,
         }
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
@@ -173,7 +176,7 @@ struct Values<'a> {
 
 /// Returns the job script.
 pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError> {
-    let JobHome { folder, binary, id4, pool } = input.home;
+    let JobHome { folder, binary, id4, pool, .. } = input.home;
     let name = JobName::new(id4, input.first);
     let dialect = Dialect::of(input.backend);
     pool.directives.iter().try_for_each(|directive| not_reserved(directive, dialect.reserved))?;
@@ -234,7 +237,7 @@ fn not_reserved(directive: &str, reserved: &'static [(&'static str, &'static str
     for word in shlex::split(directive).unwrap_or_default() {
         let option = word.split('=').next().unwrap_or_default();
         let taken = reserved.iter().find(|(long, short)| {
-            let long_match = option.len() >= 5 && long.starts_with(option);
+            let long_match = option == *long || option.len() >= 5 && long.starts_with(option);
             long_match || (!short.is_empty() && !word.starts_with("--") && word.starts_with(short))
         });
         if let Some((option, _)) = taken {
@@ -266,6 +269,11 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "drain_lead_seconds" => {
             "asks the worker to drain so many seconds before the walltime ends; Slurm may be 60 s early"
         }
+        "shell" => "else it would run in /bin/sh: its first line is no more than a comment to Grid Engine",
+        "notify" => "USR2 to this script some seconds before it is killed, at the end of its time and by qdel",
+        "verify" => "refused now where it could never start, in place of waiting for ever",
+        "last_signal" => "what means that the end is near",
+        "reserved_codes" => "codes that mean `run it again` and `hold it in error` to the batch system",
         "directives" => "your own directive, verbatim",
         "identity" => "which job this is, in the words of the batch system",
         "signals" => "a signal reaches this script alone, so the worker is told; without a worker it ends the job",

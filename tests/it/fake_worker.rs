@@ -73,7 +73,7 @@ impl Fake {
             on_exit: None,
         };
         change(&mut pool);
-        let home = JobHome { folder, binary, id4: id4(), pool };
+        let home = JobHome { folder, binary, id4: id4(), pool, grid_engine: Default::default() };
         Self { _folder: outer, home }
     }
     /// Submits jobs `first..first + count`.

@@ -7,6 +7,7 @@ fn home() -> JobHome {
         folder: "/home/me/my clusters/d".into(),
         binary: "/opt/it's/dcluster".into(),
         id4: "abcd".into(),
+        grid_engine: Default::default(),
         pool: PoolSpec {
             cores: 24,
             memory_bytes: Some(100_000_000_001),
