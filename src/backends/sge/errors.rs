@@ -114,7 +114,58 @@ mod tests {
             let fix = fix.map_or("", |_| ", fix");
             lines.push(format!("{name} ({verb:?} {code}): {class:?}{fix}"));
         }
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r###"
+        down_qdel (Cancel 1): Transient, fix
+        down_qstat (List 1): Transient, fix
+        down_qstat_j (List 1): Transient, fix
+        down_qstat_xml (List 1): Transient, fix
+        down_qsub (Submit 1): Transient, fix
+        down_qsub_terse (Submit 1): Transient, fix
+        max_u_jobs (Submit 25): Limit, fix
+        max_u_jobs_array (Submit 25): Limit, fix
+        noenv (List 1): Transient, fix
+        noenv_direct (List 1): Transient, fix
+        qacct_finished (Account 1): Transient
+        qacct_running (Account 1): Transient
+        qacct_srt (Account 1): Transient
+        qacct_srt_notify (Account 1): Transient
+        qacct_unknown (Account 1): Transient
+        qdel_badarg (Cancel 1): Transient
+        qdel_finished (Cancel 1): Transient
+        qdel_many_one_unknown (Cancel 1): Transient
+        qdel_many_one_unknown_again (Cancel 1): Transient
+        qdel_otheruser (Cancel 1): Permanent, fix
+        qdel_unknown (Cancel 1): Transient
+        qdel_user_unknown (Cancel 1): Transient
+        qstat_j_badarg (List 1): Transient
+        qstat_j_really_finished (List 1): Transient
+        qstat_j_unknown (List 1): Transient
+        submit_array_bad (Submit 1): Permanent
+        submit_array_toobig (Submit 1): Limit, fix
+        submit_bad_directive (Submit 2): Permanent, fix
+        submit_bad_mem (Submit 1): Permanent, fix
+        submit_bad_name (Submit 1): Permanent, fix
+        submit_bad_name2 (Submit 1): Permanent
+        submit_bad_name3 (Submit 1): Permanent
+        submit_bad_option (Submit 2): Permanent, fix
+        submit_bad_project (Submit 1): Permanent, fix
+        submit_bad_value (Submit 1): Permanent, fix
+        submit_dir (Submit 4): Permanent, fix
+        submit_empty (Submit 1): Permanent
+        submit_hrt_over_queue_we (Submit 1): Permanent, fix
+        submit_mem_toomuch_we (Submit 1): Permanent, fix
+        submit_nofile (Submit 14): Permanent, fix
+        submit_pe_toomany_we (Submit 1): Permanent, fix
+        submit_pe_toomany_wv (Submit 1): Permanent, fix
+        submit_pe_unknown (Submit 1): Permanent, fix
+        submit_queue_unknown (Submit 1): Permanent, fix
+        submit_queue_unknown_we (Submit 1): Permanent, fix
+        submit_resource_unknown (Submit 1): Permanent, fix
+        submit_stdin_dash (Submit 2): Permanent, fix
+        submit_stdin_empty (Submit 4): Permanent, fix
+        submit_w_p (Submit 1): Permanent, fix
+        wrongcell (List 1): Transient, fix
+        "###);
     }
 
     #[test]

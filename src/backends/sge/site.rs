@@ -260,13 +260,14 @@ mod tests {
         let (memory, gpu) = resources(SC);
         assert_eq!(memory, Some(Resource { name: "h_vmem".to_owned(), per_slot: true }));
         assert_eq!(gpu, None);
-        let counted = SC.replace(
-            "h_vmem              h_vmem     MEMORY    <=    YES         YES ",
-            "h_vmem h_vmem MEMORY <= YES NO ",
-        );
-        assert_eq!(resources(&counted).0.unwrap().name, "h_vmem", "nothing is counted");
-        let row = "mem_free mf MEMORY <= YES JOB 0 0\ngpu gpu INT <= YES YES 0 0\n";
-        let (memory, gpu) = resources(&format!("{counted}\n{row}"));
+        let with = |rows: &str| {
+            let others = SC.lines().filter(|line| !rows.contains(line.split(' ').next().unwrap()));
+            others.chain(rows.lines()).collect::<Vec<_>>().join("\n")
+        };
+        let uncounted = "h_vmem h_vmem MEMORY <= YES NO 0 0\n";
+        assert_eq!(resources(&with(uncounted)).0.unwrap().name, "h_vmem", "nothing is counted");
+        let once = "mem_free mf MEMORY <= YES JOB 0 0\ngpu gpu INT <= YES YES 0 0\n";
+        let (memory, gpu) = resources(&with(&format!("{uncounted}{once}")));
         assert_eq!(memory, Some(Resource { name: "mem_free".to_owned(), per_slot: false }), "JOB is once a job");
         assert_eq!(gpu, Some(Resource { name: "gpu".to_owned(), per_slot: true }));
     }

@@ -27,7 +27,16 @@ fn a_listing() {
     let seen = listing("abcd", include_str!("../../../../tests/fixtures/sge/qstat_xml.out")).unwrap();
     assert_eq!(seen.len(), 1 + 2 + 3 + 18);
     let few: Vec<_> = seen.into_iter().filter(|o| o.name < JobName::new("abcd", JobSeq(14))).collect();
-    insta::assert_snapshot!(show(&few), @"");
+    insta::assert_snapshot!(show(&few), @r###"
+    dcabcd-000010 57.1 Running "r" Some("vm")
+    dcabcd-000011 57.2 Running "r" Some("vm")
+    dcabcd-000005 54 Pending "" None
+    dcabcd-000006 56.1 Pending "Eqw" None
+    dcabcd-000007 56.2 Pending "Eqw" None
+    dcabcd-000008 56.3 Pending "Eqw" None
+    dcabcd-000012 57.3 Pending "" None
+    dcabcd-000013 57.4 Pending "" None
+    "###);
 }
 
 #[test]
@@ -113,7 +122,14 @@ fn reasons_come_from_qstat_j() {
 #[test]
 fn how_jobs_ended() {
     let text = include_str!("../../../../tests/fixtures/sge/qacct.out");
-    insta::assert_snapshot!(show(&accounting("abcd", text)), @"");
+    insta::assert_snapshot!(show(&accounting("abcd", text)), @r###"
+    dcabcd-000014 12.3 Ended { how: Exited, exit_code: None } "exit code 0" Some("vm")
+    dcabcd-000042 61 Ended { how: Exited, exit_code: Some(42) } "exit code 42" Some("vm")
+    dcabcd-000049 49 Ended { how: Cancelled, exit_code: None } "failed 100 : assumedly after job" Some("vm")
+    dcabcd-000051 51 Ended { how: Walltime, exit_code: None } "failed 37  : qmaster enforced h_rt, h_cpu, or h_vmem limit" Some("vm")
+    dcabcd-000052 52 Ended { how: Walltime, exit_code: None } "failed 37  : qmaster enforced h_rt, h_cpu, or h_vmem limit" Some("vm")
+    dcabcd-000060 60 Ended { how: Exited, exit_code: Some(139) } "failed 100 : assumedly after job" Some("vm")
+    "###);
 }
 
 fn record(failed: &str, exit: &str) -> Vec<Observation> {

@@ -55,7 +55,35 @@ fn asks(count: u32, change: impl FnOnce(&mut JobHome)) -> String {
 fn an_array() {
     let script = script(5, |_| {}).unwrap();
     let (head, _) = script.split_once("umask 077").unwrap();
-    insta::assert_snapshot!(head, @"");
+    insta::assert_snapshot!(head, @r###"
+    #!/bin/bash
+    #$ -N dcabcd-000003
+    #$ -t 1-5
+    #$ -S /bin/bash
+    #$ -pe smp 4
+    #$ -l h_vmem=1908M
+    #$ -l h_rt=1800
+    #$ -q all.q
+    #$ -P proj
+    #$ -o ./jobs/dcabcd-000003-$TASK_ID.log
+    #$ -j y
+    #$ -r n
+    #$ -notify
+    #$ -w e
+    #$ -m n
+    #$ -hard -l scratch=1
+
+    dcluster_index=0
+    dcluster_id=$JOB_ID
+    if [[ ${SGE_TASK_ID-} =~ ^[0-9]+$ ]]; then
+        dcluster_index=$((SGE_TASK_ID - 1))
+        dcluster_id=$JOB_ID.$SGE_TASK_ID
+    fi
+    dcluster_restart=${RESTARTED:-0}
+    dcluster_node=${HOSTNAME:-$(uname -n)}
+    dcluster_last_signal=USR2
+    dcluster_reserved_codes='99 100'
+    "###);
 }
 
 #[test]
@@ -67,7 +95,18 @@ fn one_job_is_no_array_and_one_core_needs_no_environment() {
         home.pool.directives = vec![];
         home.grid_engine.pe = None;
     });
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r###"
+    #$ -N dcabcd-000003
+    #$ -S /bin/bash
+    #$ -l h_vmem=7630M
+    #$ -l h_rt=1800
+    #$ -o ./jobs/dcabcd-000003.log
+    #$ -j y
+    #$ -r n
+    #$ -notify
+    #$ -w e
+    #$ -m n
+    "###);
 }
 
 #[test]
