@@ -32,6 +32,8 @@ use std::sync::Arc;
 pub struct Submit {
     /// The pool's name.
     pub pool: String,
+    /// Walltime, where it is to be other than that of the pool.
+    pub walltime_seconds: Option<u64>,
     /// Names, consecutive by number, at least one.
     pub jobs: Vec<(JobSeq, JobName)>,
     /// Nodes to avoid beside those of the pool, by the backend's names; a backend without a choice of nodes
@@ -180,6 +182,11 @@ pub trait Backend: Send + Sync {
     async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError>;
     /// Cancels jobs; those that have ended are no error.
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError>;
+    /// Asks when a job of this shape would start if it were submitted now, in milliseconds since the epoch; its names
+    /// are of no matter. `None` where the batch system does not say.
+    async fn expected_start(&self, _: &Submit) -> Result<Option<u64>, BackendError> {
+        Ok(None)
+    }
     /// Asks the site for its queues and their limits. Where there are none, nothing is known.
     async fn site(&self) -> Result<Site, BackendError> {
         Ok(Site::default())
@@ -197,13 +204,8 @@ pub fn job_home(folder: &Folder, letters: &str, spec: &Spec) -> Result<JobHome, 
     let binary = std::env::current_exe().map_err(|error| {
         Problem::new(Kind::Internal, "cannot find the path of this program").says(error.to_string())
     })?;
-    Ok(JobHome {
-        folder: folder.path().to_owned(),
-        binary,
-        id4: letters.to_owned(),
-        pool: spec.pool.clone(),
-        grid_engine: sge::site::Found::default(),
-    })
+    let home = JobHome::new(folder.path().to_owned(), binary, letters, spec.pool.clone());
+    Ok(JobHome { pools: spec.pools.clone(), ..home })
 }
 
 /// Returns the backend of a cluster.
@@ -221,6 +223,18 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
+}
+
+/// Adds to what jobs have in common what a batch system alone knows and its scripts need.
+///
+/// # Errors
+///
+/// If it does not answer.
+pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), BackendError> {
+    match backend {
+        BackendKind::Sge => sge::complete(home).await,
+        _ => Ok(()),
+    }
 }
 
 /// Returns the submit command of the first jobs of a cluster, as a person would type it.

@@ -59,40 +59,43 @@ pub struct Sge {
 /// What the site has said.
 #[derive(Clone, Debug)]
 struct Known {
-    found: site::Found,
+    offer: site::Offer,
     array_limit: u32,
 }
 
-/// Asks the Grid Engine of this host what a job script must know of it.
+/// Adds to `home` what a script must know of the Grid Engine of this host.
 ///
 /// # Errors
-/// If it does not answer. What it does not have, or does not tell this user, is empty.
-pub async fn found(home: &JobHome) -> Result<site::Found, BackendError> {
+/// If it does not answer. What it does not have, or does not tell this user, stays empty.
+pub async fn complete(home: &mut JobHome) -> Result<(), BackendError> {
+    let offer = offer().await?;
+    home.grid_engine = offer.of(home.pool.cores, &offered(home).await);
+    Ok(())
+}
+
+async fn offer() -> Result<site::Offer, BackendError> {
     let (memory, gpu) = site::resources(&run(Verb::List, &Call::new("qconf").arg("-sc")).await?.stdout);
-    let offered = match &home.pool.queue {
-        Some(queue) => {
-            let call = Call::new("qconf").args(["-sq", queue.split('@').next().unwrap_or_default()]);
-            // `--queue` may be a pattern, or unknown, which `qsub` says better.
-            let answer = run(Verb::List, &call).await.map(|answer| site::queues(&answer.stdout)).unwrap_or_default();
-            answer.iter().flat_map(site::offered).collect()
-        }
-        None => BTreeSet::new(),
+    let names = match run(Verb::List, &Call::new("qconf").arg("-spl")).await {
+        Ok(answer) => answer.stdout,
+        // rc 1 where there is none.
+        Err(error) if error.says.contains("no parallel environment") => String::new(),
+        Err(error) => return Err(error),
     };
-    let mut all = Vec::new();
-    if home.pool.cores > 1 {
-        // rc 1, `no parallel environment defined`, where there is none.
-        let names = run(Verb::List, &Call::new("qconf").arg("-spl")).await;
-        let names = match names {
-            Ok(answer) => answer.stdout,
-            Err(error) if error.says.contains("no parallel environment") => String::new(),
-            Err(error) => return Err(error),
-        };
-        for name in names.split_whitespace().take(OBJECTS_LIMIT) {
-            let answer = run(Verb::List, &Call::new("qconf").args(["-sp", name])).await?;
-            all.extend(site::pe(&answer.stdout));
-        }
+    let mut environments = Vec::new();
+    for name in names.split_whitespace().take(OBJECTS_LIMIT) {
+        let answer = run(Verb::List, &Call::new("qconf").args(["-sp", name])).await?;
+        environments.extend(site::pe(&answer.stdout));
     }
-    Ok(site::Found { pe: site::choose_pe(&all, &offered, home.pool.cores), memory, gpu })
+    Ok(site::Offer { environments, memory, gpu })
+}
+
+/// The parallel environments of the queue that is asked for; empty where that is no queue's name.
+async fn offered(home: &JobHome) -> BTreeSet<String> {
+    let Some(queue) = home.pool.queue.as_deref().filter(|_| home.pool.cores > 1) else { return BTreeSet::new() };
+    let call = Call::new("qconf").args(["-sq", queue.split('@').next().unwrap_or_default()]);
+    // It may be a pattern, or unknown, which `qsub` says better.
+    let queues = run(Verb::List, &call).await.map(|answer| site::queues(&answer.stdout)).unwrap_or_default();
+    queues.iter().flat_map(site::offered).collect()
 }
 
 impl Sge {
@@ -109,17 +112,22 @@ impl Sge {
         if let Some(known) = self.known() {
             return Ok(known);
         }
-        let found = match found(&self.home).await {
-            Ok(found) => found,
+        let offer = match offer().await {
+            Ok(offer) => offer,
             // A host may submit and have no `qconf`: what needs nothing of it works.
-            Err(error) if error.class == ErrorClass::Permanent => site::Found::default(),
+            Err(error) if error.class == ErrorClass::Permanent => site::Offer::default(),
             Err(error) => return Err(error),
         };
         let limit = self.settings().await.ok().and_then(|s| s.get("max_aj_tasks")?.parse().ok());
         let array_limit = limit.filter(|limit| *limit > 0).unwrap_or(ARRAY_LIMIT).min(ARRAY_LIMIT);
-        let known = Known { found, array_limit };
+        let known = Known { offer, array_limit };
         *self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(known.clone());
         Ok(known)
+    }
+
+    /// The administrators may have changed what a script could not be written for.
+    fn forget(&self) {
+        *self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
 
     async fn settings(&self) -> Result<BTreeMap<String, String>, BackendError> {
@@ -204,11 +212,14 @@ impl Sge {
     fn script(&self, array: JobArray, home: &JobHome) -> Result<String, BackendError> {
         let (first, count) = (array.first, array.count);
         let input = RenderInput { home, backend: BackendKind::Sge, first, count, explain: false, origins: None };
-        render::render_job_script(&input).map_err(|error| BackendError {
-            class: ErrorClass::Permanent,
-            command: "qsub".to_owned(),
-            says: batch::bounded(&error.to_string()),
-            fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
+        render::render_job_script(&input).map_err(|error| {
+            self.forget();
+            BackendError {
+                class: ErrorClass::Permanent,
+                command: "qsub".to_owned(),
+                says: batch::bounded(&error.to_string()),
+                fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
+            }
         })
     }
 
@@ -233,8 +244,8 @@ impl Backend for Sge {
     }
 
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
-        let mut home = self.home.clone();
-        home.grid_engine = self.learn().await?.found;
+        let mut home = self.home.of(submit);
+        home.grid_engine = self.learn().await?.offer.of(home.pool.cores, &offered(&home).await);
         if !submit.exclude.is_empty() {
             let all = home.pool.exclude.iter().cloned().chain(submit.exclude.iter().cloned());
             home.pool.exclude = Some(all.collect::<Vec<_>>().join(","));

@@ -54,7 +54,7 @@ pub(super) fn run(args: &UpArgs, context: &Context) -> Result<u8, Problem> {
     };
     let (news, status) = context.block_on(done, interrupted)?;
     if context.printer.json {
-        context.printer.data_json(&super::status::view(&folder, resolved.spec.backend, &status))?;
+        context.printer.data_json(&super::status::view(&folder, &folder.spec()?, &status))?;
         return Ok(0);
     }
     report(&folder, &resolved.spec, news, &status, context);

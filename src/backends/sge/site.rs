@@ -15,6 +15,33 @@ pub struct Found {
     pub gpu: Option<Resource>,
 }
 
+impl Found {
+    /// Returns what most sites have, for a script that is only looked at.
+    pub fn guessed() -> Self {
+        let resource = |name: &str| Some(Resource { name: name.to_owned(), per_slot: true });
+        Self { pe: Some("smp".to_owned()), memory: resource("h_vmem"), gpu: resource("gpu") }
+    }
+}
+
+/// What the site was asked, for jobs of any shape.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Offer {
+    /// Its parallel environments.
+    pub environments: Vec<Pe>,
+    /// The resource by which memory is asked for.
+    pub memory: Option<Resource>,
+    /// The resource by which GPUs are asked for.
+    pub gpu: Option<Resource>,
+}
+
+impl Offer {
+    /// Returns what a job of so many cores must know; `offered` are the environments of its queue.
+    pub fn of(&self, cores: u32, offered: &BTreeSet<String>) -> Found {
+        let pe = choose_pe(&self.environments, offered, cores);
+        Found { pe, memory: self.memory.clone(), gpu: self.gpu.clone() }
+    }
+}
+
 /// A resource of the site (complex(5)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resource {

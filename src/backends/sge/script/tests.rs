@@ -23,17 +23,14 @@ fn home(change: impl FnOnce(&mut JobHome)) -> JobHome {
         drain_lead_seconds: 60,
         pin: false,
         on_exit: None,
+        walltime_choices: Vec::new(),
     };
     let resource = |name: &str, per_slot| Some(Resource { name: name.to_owned(), per_slot });
     let grid_engine =
         Found { pe: Some("smp".to_owned()), memory: resource("h_vmem", true), gpu: resource("gpu", true) };
-    let mut home = JobHome {
-        folder: PathBuf::from("/home/u/state/default"),
-        binary: PathBuf::from("/opt/dcluster"),
-        id4: "abcd".to_owned(),
-        pool,
-        grid_engine,
-    };
+    let folder = PathBuf::from("/home/u/state/default");
+    let mut home = JobHome::new(folder, PathBuf::from("/opt/dcluster"), "abcd", pool);
+    home.grid_engine = grid_engine;
     change(&mut home);
     home
 }
