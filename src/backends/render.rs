@@ -300,7 +300,7 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "exclude" => "nodes to avoid",
         "chdir" => "the cluster's folder; the script checks it again, for Slurm runs a job in /tmp when it is missing",
         "output" => "where the job's output goes; a second run appends",
-        "requeue" => "a lost job is replaced by dcluster, under a new name, never restarted by Slurm",
+        "requeue" => "a lost job is replaced by dcluster, under a new name, never restarted by the batch system",
         "drain_lead_seconds" => {
             "asks the worker to drain so many seconds before the walltime ends; Slurm may be 60 s early"
         }

@@ -228,12 +228,8 @@ impl Sge {
         let call =
             Call::new("qsub").args(SUBMIT_OPTIONS).args(["-w", "v"]).arg("-wd").arg(&self.home.folder).arg(script);
         let Ok(answer) = call.run().await else { return error };
-        let words = answer.stderr.lines().map(str::trim).filter(|line| line.contains("cannot run"));
-        let words: Vec<_> = words.filter(|line| !line.contains("not contained in its hard queue list")).collect();
-        match words.is_empty() {
-            true => error,
-            false => BackendError { says: batch::bounded(&format!("{}; {}", error.says, words.join("; "))), ..error },
-        }
+        let words = parse::never_runs(&answer.stderr);
+        if words.is_empty() { error } else { BackendError { says: batch::bounded(&words), ..error } }
     }
 }
 

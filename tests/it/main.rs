@@ -16,6 +16,8 @@ mod local_backend;
 mod peers;
 mod security;
 mod several_workers;
+mod sge_bed;
+mod sge_days;
 mod shapes;
 #[path = "../support/simdisk.rs"]
 mod simdisk;

@@ -230,7 +230,7 @@ fn slurm_explained() {
     # where the job's output goes; a second run appends
     #SBATCH --output='/home/me/my clusters/d/jobs/dcabcd-000007-%a.log'
     #SBATCH --open-mode=append
-    # a lost job is replaced by dcluster, under a new name, never restarted by Slurm
+    # a lost job is replaced by dcluster, under a new name, never restarted by the batch system
     #SBATCH --no-requeue
     # asks the worker to drain so many seconds before the walltime ends; Slurm may be 60 s early
     #SBATCH --signal=B:USR1@120

@@ -225,6 +225,21 @@ fn node_of(instance: &str) -> Option<String> {
     (!host.is_empty()).then(|| bounded(host).chars().take(NODE_LIMIT_BYTES).collect())
 }
 
+/// Returns which limits a request is over, by a `qsub -w v`; empty where it says nothing of them.
+///
+/// Each line names an id, which belongs to no job.
+pub fn never_runs(stderr: &str) -> String {
+    let lines = stderr.lines().map(|line| line.trim().trim_start_matches("Unable to run job: "));
+    let lines =
+        lines.filter(|line| line.contains("cannot run") && !line.contains("not contained in its hard queue list"));
+    let words = lines.map(|line| match line.strip_prefix("Job ").and_then(|rest| rest.split_once(' ')) {
+        Some((id, words)) if is_number(id) => words,
+        _ => line,
+    });
+    let words: Vec<_> = words.collect();
+    if words.is_empty() { String::new() } else { format!("no suitable queues: {}", words.join("; ")) }
+}
+
 /// Returns the lines of a `qdel` that say more than that a job is, will be, or was gone. It says everything on
 /// stdout, and fails when one of many jobs has ended.
 pub fn not_deleted(stdout: &str) -> Vec<&str> {

@@ -189,6 +189,15 @@ fn tasks_of_arrays() {
 }
 
 #[test]
+fn what_never_runs_names_the_limit() {
+    let told = "Unable to run job: Job 9 cannot run in queue \"all.q\" because it is not contained in its hard queue list (-q)\n\
+        Job 9 (-l h_rt=900) cannot run in queue \"short.q\" because of cluster queue\nverification: no suitable queues\nExiting.\n";
+    let short = "no suitable queues: (-l h_rt=900) cannot run in queue \"short.q\" because of cluster queue";
+    assert_eq!(never_runs(told), short);
+    assert_eq!(never_runs("Unable to run job: error: no suitable queues\nExiting.\n"), "");
+}
+
+#[test]
 fn qdel_speaks_on_stdout() {
     let fine = "hpc has registered the job 45 for deletion\ndenied: job \"99999\" does not exist\njob 43 is already in deletion\n\
         hpc has deleted job-array tasks 21-23:1 of job 43\n";
