@@ -137,9 +137,9 @@ impl Sge {
     /// All of this user's jobs, of this cluster.
     async fn live(&self) -> Result<Vec<Observation>, BackendError> {
         // Said in full: ~/.sge_qstat may filter (sge_qstat(5)).
-        let call = Call::new("qstat").args(["-s", "a", "-u", &user(), "-xml"]);
+        let call = Call::new("qstat").args(["-s", "a", "-u", &user(), "-r", "-xml"]).env("TZ", "UTC");
         let answer = run(Verb::List, &call).await?;
-        parse::listing(&self.home.id4, &answer.stdout)
+        parse::listing(&self.home.id4, &answer.stdout, jiff::Timestamp::now().as_second())
             .ok_or_else(|| call.error(ErrorClass::Transient, &format!("not a whole listing: {}", answer.says()), None))
     }
 
@@ -382,7 +382,7 @@ mod tests {
             name: JobName::new("abcd", JobSeq(seq)),
             id: id.map(|id| NativeId(id.to_owned())),
         };
-        let all = parse::listing("abcd", include_str!("../../tests/fixtures/sge/qstat_xml.out")).unwrap();
+        let all = parse::listing("abcd", include_str!("../../tests/fixtures/sge/qstat_xml.out"), 0).unwrap();
         let ids = |jobs: &[JobRef]| of(jobs, all.clone()).iter().map(|o| o.id.0.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&[job(10, Some("57.1")), job(11, Some("56.2")), job(5, None), job(99, None)]), ["57.1", "54"]);
     }

@@ -16,6 +16,7 @@ mod local_backend;
 mod peers;
 mod security;
 mod several_workers;
+mod sge_backend;
 mod sge_bed;
 mod sge_days;
 mod shapes;

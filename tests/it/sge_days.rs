@@ -316,7 +316,8 @@ fn processes_die() {
     until("it runs a third time", 60, || (site.read(&format!("runs.{first}")).lines().count() == 3).then_some(()));
 
     // The server, while a task runs and a job is pending.
-    let queued = site.queued();
+    site.ok(&["scale", "2"]);
+    until("two jobs", 60, || (site.queued() == 2).then_some(()));
     let server = site.status()["server"]["pid"].as_u64().unwrap();
     kill(server.try_into().unwrap(), "KILL");
     let second = site.submit("true");
@@ -326,7 +327,7 @@ fn processes_die() {
     site.write("go", "");
     site.task_in(&first, "finished");
     assert_eq!(site.read(&format!("runs.{first}")).lines().count(), 3);
-    assert_eq!(site.queued(), queued, "{}", site.story());
+    assert_eq!(site.queued(), 2, "{}", site.story());
     site.down();
 }
 

@@ -30,11 +30,12 @@ pub fn submitted_id(stdout: &str) -> Option<&str> {
     ids.into_iter().next()
 }
 
-/// Returns what a `qstat -xml` says of the jobs of the cluster `id4`; `None` when it is no whole listing: while
+/// Returns what a `qstat -r -xml` in UTC says of the jobs of the cluster `id4` at `now`, in seconds since 1970; `None`
+/// when it is no whole listing: while
 /// the master is away some calls answer 0 with another document (capture down_qstat_j_xml).
 ///
 /// The document is not read as XML, which it is not: a `<` in somebody's job name is written `%lt;`.
-pub fn listing(id4: &str, stdout: &str) -> Option<Vec<Observation>> {
+pub fn listing(id4: &str, stdout: &str, now: i64) -> Option<Vec<Observation>> {
     // An element of this name is in the one of this name.
     let closed = stdout.matches("<job_info").count() == stdout.matches("</job_info>").count();
     let (_, inside) = stdout.split_once("<job_info").filter(|_| closed)?;
@@ -42,24 +43,34 @@ pub fn listing(id4: &str, stdout: &str) -> Option<Vec<Observation>> {
     let mut seen = Vec::new();
     for block in inside.split("<job_list").skip(1) {
         let (block, _) = block.split_once("</job_list>")?;
-        let field = |name: &str| {
-            let (_, rest) = block.split_once(&format!("<{name}>"))?;
-            Some(rest.split_once(&format!("</{name}>"))?.0.trim())
-        };
+        let after = |tag: &str, end: &str| Some(block.split_once(tag)?.1.split_once(end)?.0.trim());
+        let field = |name: &str| after(&format!("<{name}>"), &format!("</{name}>"));
         let (Some(id), Some(name), Some(state)) = (field("JB_job_number"), field("JB_name"), field("state")) else {
             return None;
         };
         let node = field("queue_name").and_then(node_of);
+        let observed = state_of(state);
+        let left = || {
+            // `<hard_request name="h_rt" resource_contribution="0.000000">100</hard_request>`
+            let limit: i64 = after("<hard_request name=\"h_rt\"", "<")?.rsplit('>').next()?.parse().ok()?;
+            u64::try_from((seconds_since_1970(field("JAT_start_time")?)? + limit - now).max(0)).ok()
+        };
+        let seconds_left = if observed == Observed::Running { left() } else { None };
         seen.extend(spread(id4, id, name, field("tasks")).into_iter().map(|(name, id)| Observation {
             name,
             id,
-            state: state_of(state),
+            state: observed.clone(),
             reason: if state == "qw" { String::new() } else { bounded(state) },
             node: node.clone(),
-            seconds_left: None,
+            seconds_left,
         }));
     }
     Some(seen)
+}
+
+fn seconds_since_1970(utc: &str) -> Option<i64> {
+    let time: jiff::civil::DateTime = utc.parse().ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 /// Returns whether a state is one of an error: the job stays in the queue and never starts.

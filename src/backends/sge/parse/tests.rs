@@ -1,6 +1,10 @@
 use super::*;
 use crate::runtime::ids::JobSeq;
 
+fn listing(id4: &str, stdout: &str) -> Option<Vec<Observation>> {
+    super::listing(id4, stdout, 1_795_705_252)
+}
+
 fn show(observations: &[Observation]) -> String {
     let line = |o: &Observation| format!("{} {} {:?} {:?} {:?}", o.name, o.id, o.state, o.reason, o.node);
     observations.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -69,6 +73,19 @@ fn a_listing_that_is_not_whole_is_no_answer() {
     }
     let with_banner = format!("Welcome!\n{whole}\nUse less.\n");
     assert_eq!(listing("abcd", &with_banner), listing("abcd", whole));
+}
+
+#[test]
+fn the_time_that_is_left() {
+    let text = include_str!("../../../../tests/fixtures/sge/qstat_r_xml.out").replace("tl<", "dcabcd-000002<");
+    let left = |now| super::listing("abcd", &text, now).unwrap()[0].seconds_left;
+    // It started at 2026-11-26T15:00:32 for 100 s.
+    let began = 1_795_705_232;
+    assert_eq!([left(began), left(began + 20), left(began + 200)], [Some(100), Some(80), Some(0)]);
+    assert_eq!(
+        listing("abcd", include_str!("../../../../tests/fixtures/sge/qstat_xml.out")).unwrap()[0].seconds_left,
+        None
+    );
 }
 
 #[test]
