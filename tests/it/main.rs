@@ -18,6 +18,9 @@ mod pbs_days;
 mod peers;
 mod security;
 mod several_workers;
+mod sge_backend;
+mod sge_bed;
+mod sge_days;
 mod shapes;
 #[path = "../support/simdisk.rs"]
 mod simdisk;
