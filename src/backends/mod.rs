@@ -6,6 +6,7 @@
 //! the backend, so nothing here assumes a login node.
 
 pub mod batch;
+pub mod detect;
 mod folder;
 
 pub mod leftovers;

@@ -101,13 +101,16 @@ impl Variables {
 
     /// Returns whether a program is on the `PATH`.
     pub fn has_program(&self, program: &str) -> bool {
+        self.find_program(program).is_some()
+    }
+
+    /// Returns where on the `PATH` a program lies.
+    pub fn find_program(&self, program: &str) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;
-        let Some(path) = self.get("PATH") else {
-            return false;
-        };
         let runs =
             |file: &Path| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
-        std::env::split_paths(path).any(|folder| runs(&folder.join(program)))
+        let mut files = std::env::split_paths(self.get("PATH")?).map(|folder| folder.join(program));
+        files.find(|file| runs(file))
     }
 }
 
