@@ -1,5 +1,5 @@
-//! What the batch systems share: run one of their commands within bounds, and map an array's elements to
-//! our job names. Called by the backends; knows no batch system by name.
+//! What the batch systems share: run one of their commands within bounds, judge its answer, and map an
+//! array's elements to our job names. Called by the backends; knows no batch system by name.
 //!
 //! A command runs in a session of its own with stdin from `/dev/null`, `LC_ALL=C` and no inherited
 //! descriptor. Past its time or output it is killed with its process group. Nothing is ever retried here.
@@ -92,6 +92,22 @@ pub enum CallError {
         source: std::io::Error,
     },
 }
+
+/// What a command was to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    /// Submit jobs: `sbatch`, `qsub`, `bsub`.
+    Submit,
+    /// Say what jobs do, or what the site has: `squeue`, `qstat`, `bjobs`, `bqueues`.
+    List,
+    /// Say how jobs ended: `sacct`, `qacct`, `bhist`.
+    Account,
+    /// Cancel jobs: `scancel`, `qdel`, `bkill`.
+    Cancel,
+}
+
+/// Says what a failed command's answer means: its class and what to do about it. Each batch system has one.
+pub type Classify = fn(Verb, &Answer) -> (ErrorClass, Option<String>);
 
 fn said(stderr: &str) -> String {
     match stderr.trim() {
@@ -211,6 +227,62 @@ impl Call {
     pub fn error(&self, class: ErrorClass, says: &str, fix: Option<String>) -> BackendError {
         BackendError { class, command: self.line(), says: bounded(says.trim()), fix }
     }
+}
+
+/// Returns the answer of a command that did what it was to do.
+///
+/// # Errors
+/// Of the class that `classify` says; a submission that gave no answer at all is ambiguous.
+pub fn judge(
+    verb: Verb,
+    call: &Call,
+    answer: Result<Answer, CallError>,
+    classify: Classify,
+) -> Result<Answer, BackendError> {
+    let answer = match answer {
+        Ok(answer) if answer.exit == Exit::Code(0) => return Ok(answer),
+        Ok(answer) => answer,
+        Err(error) => {
+            let (class, fix) = match (&error, verb) {
+                (CallError::Missing { .. }, _) => (
+                    ErrorClass::Permanent,
+                    Some(
+                        "the batch system's commands must be on PATH where the cluster is brought up: load the site's module, or use another --backend",
+                    ),
+                ),
+                (CallError::Start { .. }, _) => (ErrorClass::Transient, None),
+                (_, Verb::Submit) => (ErrorClass::Ambiguous, None),
+                _ => (ErrorClass::Transient, None),
+            };
+            return Err(call.error(class, &error.to_string(), fix.map(str::to_owned)));
+        }
+    };
+    let (class, fix) = classify(verb, &answer);
+    Err(call.error(class, &answer.says(), fix))
+}
+
+/// Runs a command and judges its answer: see [`judge`].
+///
+/// # Errors
+/// See [`judge`].
+pub async fn run(verb: Verb, call: &Call, classify: Classify) -> Result<Answer, BackendError> {
+    judge(verb, call, call.run().await, classify)
+}
+
+impl Answer {
+    /// Returns what the command said of a failure: its diagnostics, else its output, else how it ended.
+    pub fn says(&self) -> String {
+        match (self.stderr.trim(), self.stdout.trim()) {
+            ("", "") => format!("{:?} and no word", self.exit),
+            ("", out) => out.to_owned(),
+            (err, _) => err.to_owned(),
+        }
+    }
+}
+
+/// This user, as a number: no directory service needed.
+pub fn user_id() -> String {
+    nix::unistd::geteuid().to_string()
 }
 
 /// Kills the process group of a command that is given up.
@@ -369,6 +441,21 @@ mod tests {
         let answer = bash("echo 1; sleep 30 & disown; exit 0").run().await.unwrap();
         assert_eq!(answer.stdout, "1\n");
         assert!(began.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn calls_without_an_answer() {
+        let call = Call::new("sbatch");
+        let classify: Classify = |_, _| (ErrorClass::Limit, None);
+        let timed_out = || CallError::TimedOut { seconds: 1, stderr: String::new() };
+        let class = |verb, error| judge(verb, &call, Err(error), classify).unwrap_err().class;
+        assert_eq!(class(Verb::Submit, timed_out()), ErrorClass::Ambiguous);
+        assert_eq!(class(Verb::List, timed_out()), ErrorClass::Transient);
+        let missing = judge(Verb::Submit, &call, Err(CallError::Missing { program: "sbatch" }), classify).unwrap_err();
+        assert_eq!((missing.class, missing.fix.is_some()), (ErrorClass::Permanent, true));
+        let silent = Answer { exit: Exit::Code(3), stdout: String::new(), stderr: String::new() };
+        let failed = judge(Verb::List, &call, Ok(silent), classify).unwrap_err();
+        assert_eq!((failed.class, failed.says.as_str()), (ErrorClass::Limit, "Code(3) and no word"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::backends::batch::bounded;
 use crate::backends::leftovers;
 use crate::backends::processes::{self, Process};
-use crate::backends::render::{self, JobHome, RenderInput};
+use crate::backends::render::{self, Dialect, JobHome, RenderInput};
 use crate::backends::sentinel::Sentinel;
 use crate::backends::{Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder};
 use crate::config::spec::BackendKind;
@@ -19,6 +19,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The local backend's script: it has no directives, and its log is opened by us.
+pub static DIALECT: Dialect = Dialect {
+    template: include_str!("../../templates/local.sh.hbs"),
+    reserved: &[],
+    index_word: "",
+    first_index: 0,
+    log_folder: |folder| Ok(folder.to_owned()),
+    values: |_| Ok(serde_json::json!({})),
+};
 
 /// Jobs of one submission: each is a process, so a small number keeps a failure small.
 const JOBS_PER_SUBMIT: u32 = 64;

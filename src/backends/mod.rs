@@ -12,12 +12,13 @@ mod folder;
 pub mod leftovers;
 pub mod local;
 mod processes;
+pub mod reasons;
 pub mod render;
 pub mod sentinel;
 pub mod slurm;
 pub mod template;
 
-use self::render::JobHome;
+use self::render::{Dialect, JobHome};
 use crate::cluster::{Folder, Identity};
 use crate::config::spec::{BackendKind, Spec};
 use crate::error::{Kind, Problem};
@@ -128,6 +129,38 @@ pub struct BackendError {
     pub fix: Option<String>,
 }
 
+/// What a batch system says of its site.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct Site {
+    /// Name and version of the batch system (`slurm 22.05.8`).
+    pub version: String,
+    /// Its queues, as far as this user can see them.
+    pub queues: Vec<Queue>,
+    /// Whether it keeps account of ended jobs; `None` = not known.
+    pub accounting: Option<bool>,
+}
+
+/// A queue or partition. What is `None` the site does not say, or has no limit for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Jobs that name no queue go there.
+    pub is_default: bool,
+    /// Why it takes no jobs, in the site's words; `None` when it does.
+    pub closed: Option<String>,
+    /// Longest walltime of a job.
+    pub max_walltime_seconds: Option<u64>,
+    /// Walltime of a job that asks for none.
+    pub default_walltime_seconds: Option<u64>,
+    /// Most cores that one job can have on one node.
+    pub max_cores: Option<u32>,
+    /// Most bytes of memory that one job can have on one node.
+    pub max_memory_bytes: Option<u64>,
+    /// Most jobs a user may have in it, running or pending.
+    pub max_jobs: Option<u32>,
+}
+
 /// A place where jobs run.
 #[async_trait]
 pub trait Backend: Send + Sync {
@@ -147,6 +180,10 @@ pub trait Backend: Send + Sync {
     async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError>;
     /// Cancels jobs; those that have ended are no error.
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError>;
+    /// Asks the site for its queues and their limits. Where there are none, nothing is known.
+    async fn site(&self) -> Result<Site, BackendError> {
+        Ok(Site::default())
+    }
     /// Largest number of jobs in one [`Backend::submit`].
     fn jobs_per_submit(&self) -> u32;
 }
@@ -173,19 +210,34 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
+        BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => {
+            return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
+        }
     })
 }
 
-/// Returns where the output of a job's script may lie, the likeliest first: which it is depends on the
-/// backend and on how many jobs one submit command started.
-pub fn job_logs(folder: &Path, letters: &str, job: JobSeq) -> impl Iterator<Item = PathBuf> {
+/// Returns the submit command of the first jobs of a cluster, as a person would type it.
+pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
+    let script = home.job_folder(&JobName::new(&home.id4, JobSeq(1))).join("script.sh");
+    let script = script.to_string_lossy();
+    let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
+    match backend {
+        BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
+        _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
+    }
+}
+
+/// Returns where the output of a job's script may lie, the likeliest first: which it is depends on how many jobs
+/// one submit command started.
+pub fn job_logs(backend: BackendKind, folder: &Path, letters: &str, job: JobSeq) -> impl Iterator<Item = PathBuf> {
+    let dialect = Dialect::of(backend);
     let own = folder.join("jobs").join(JobName::new(letters, job).as_str()).join("log");
-    let single = folder.join(render::slurm_log(&JobName::new(letters, job), 1, 0));
+    let single = folder.join(dialect.log(&JobName::new(letters, job), 1, 0));
     let folder = folder.to_owned();
     let letters = letters.to_owned();
     let in_arrays = (1..=job.0).rev().map(move |first| {
         let array = JobName::new(&letters, JobSeq(first));
-        folder.join(render::slurm_log(&array, u32::MAX, job.0 - first))
+        folder.join(dialect.log(&array, u32::MAX, job.0 - first))
     });
     [own, single].into_iter().chain(in_arrays)
 }

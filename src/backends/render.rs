@@ -70,12 +70,9 @@ pub enum RenderError {
         /// The option in it.
         option: &'static str,
     },
-    /// A path that Slurm cannot be told: it drops a backslash even within quotes (22.05.8).
-    #[error("the path {path:?} has a backslash, which Slurm does not take")]
-    Backslash {
-        /// The path.
-        path: PathBuf,
-    },
+    /// A value that the batch system cannot be told.
+    #[error("{0}")]
+    Refused(String),
     /// A value with a NUL byte.
     #[error("the prologue has a NUL byte")]
     Nul,
@@ -84,23 +81,19 @@ pub enum RenderError {
     Template(#[from] template::TemplateError),
 }
 
-/// The names a template may use.
+/// The names every template may use.
 const FIELDS: &[&str] = &[
     "name",
+    "array_first",
     "array_last",
     "cores",
     "memory_mib",
-    "gres",
-    "time",
+    "gpus",
+    "gpu_type",
     "queue",
     "account",
-    "qos",
-    "constraint",
-    "nodelist",
-    "exclude",
     "folder",
     "output",
-    "signal_seconds",
     "directives",
     "binary",
     "id4",
@@ -108,93 +101,113 @@ const FIELDS: &[&str] = &[
     "prologue",
 ];
 
-/// `sbatch` options that a directive must not set: names, the log and how we find a job again hang on them.
-const RESERVED: &[(&str, &str)] = &[
-    ("--array", "-a"),
-    ("--chdir", "-D"),
-    ("--clusters", "-M"),
-    ("--export", ""),
-    ("--export-file", ""),
-    ("--job-name", "-J"),
-    ("--output", "-o"),
-    ("--parsable", ""),
-    ("--requeue", ""),
-    ("--signal", ""),
-    ("--test-only", ""),
-    ("--wait", "-W"),
-    ("--wrap", ""),
-];
+/// What is peculiar to the scripts of a batch system.
+pub struct Dialect {
+    /// Its template.
+    pub template: &'static str,
+    /// Options a directive must not set, long and short (`""` = none): names, the log and how we find a job again
+    /// hang on them.
+    pub reserved: &'static [(&'static str, &'static str)],
+    /// How the template writes the index of an array's element within the path of its log (`%a`).
+    pub index_word: &'static str,
+    /// Index of an array's first element.
+    pub first_index: u32,
+    /// Returns the cluster's folder as it must be written in the path of a log; an error where the batch system
+    /// cannot be told.
+    pub log_folder: fn(&str) -> Result<String, RenderError>,
+    /// Returns the further values of its template, an object. All names are always in it: a value that is not
+    /// given is `null`. An error is what the batch system cannot be told.
+    pub values: fn(&JobHome) -> Result<serde_json::Value, RenderError>,
+}
 
-/// Largest lead of `--signal` (sbatch(1), 22.05: "sig_time must have an integer value between 0 and 65535").
-const SIGNAL_LIMIT_SECONDS: u64 = 65535;
+impl Dialect {
+    /// Returns what is peculiar to a backend's scripts.
+    pub fn of(backend: BackendKind) -> &'static Self {
+        match backend {
+            BackendKind::Local => &super::local::DIALECT,
+            BackendKind::Slurm => &super::slurm::script::DIALECT,
+            BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => &super::local::DIALECT,
+        }
+    }
+    /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
+    /// `count` jobs; relative to the cluster's folder.
+    pub fn log(&self, array_name: &JobName, count: u32, index: u32) -> PathBuf {
+        let index = self.first_index + index;
+        PathBuf::from(log_pattern(array_name, count, &index.to_string()))
+    }
+}
 
-/// The values of a script.
+/// The path of a log below the folder; a single job has no index.
+fn log_pattern(array_name: &JobName, count: u32, index: &str) -> String {
+    match count {
+        1 => format!("jobs/{array_name}.log"),
+        _ => format!("jobs/{array_name}-{index}.log"),
+    }
+}
+
+/// The values of every script.
 #[derive(Serialize)]
 struct Values<'a> {
     name: String,
+    /// Indexes of an array's first and last element.
+    array_first: Option<u32>,
     array_last: Option<u32>,
     cores: u32,
     memory_mib: Option<u64>,
-    gres: Option<String>,
-    time: Option<String>,
+    /// `None` when there are none.
+    gpus: Option<u32>,
+    gpu_type: Option<&'a str>,
     queue: Option<&'a str>,
     account: Option<&'a str>,
-    qos: Option<&'a str>,
-    constraint: Option<&'a str>,
-    nodelist: Option<&'a str>,
-    exclude: Option<&'a str>,
     folder: &'a str,
+    /// Path of the log, with the batch system's word for the index.
     output: String,
-    signal_seconds: Option<u64>,
     directives: &'a [String],
     binary: &'a str,
     id4: &'a str,
     first: u32,
     prologue: String,
+    #[serde(flatten)]
+    own: serde_json::Value,
 }
 
 /// Returns the job script.
 pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError> {
     let JobHome { folder, binary, id4, pool } = input.home;
     let name = JobName::new(id4, input.first);
-    if input.backend == BackendKind::Slurm {
-        pool.directives.iter().try_for_each(|d| not_reserved(d))?;
-        if text(folder)?.contains('\\') {
-            return Err(RenderError::Backslash { path: folder.clone() });
-        }
-    }
+    let dialect = Dialect::of(input.backend);
+    pool.directives.iter().try_for_each(|directive| not_reserved(directive, dialect.reserved))?;
     // sbatch refuses a script with DOS line ends (capture submit_crlf).
     let prologue = pool.prologue.replace("\r\n", "\n");
     if prologue.contains('\0') {
         return Err(RenderError::Nul);
     }
+    let is_array = input.count > 1;
     let values = Values {
         name: name.to_string(),
-        array_last: (input.count > 1).then(|| input.count - 1),
+        array_first: is_array.then_some(dialect.first_index),
+        array_last: is_array.then(|| dialect.first_index + input.count - 1),
         cores: pool.cores,
         memory_mib: pool.memory_bytes.map(|bytes| bytes.div_ceil(1 << 20)),
-        gres: gres(pool),
-        time: pool.walltime_seconds.map(slurm_time),
+        gpus: Some(pool.gpus).filter(|gpus| *gpus > 0),
+        gpu_type: pool.gpu_type.as_deref(),
         queue: pool.queue.as_deref(),
         account: pool.account.as_deref(),
-        qos: pool.qos.as_deref(),
-        constraint: pool.constraint.as_deref(),
-        nodelist: pool.nodelist.as_deref(),
-        exclude: pool.exclude.as_deref(),
         folder: text(folder)?,
-        output: format!("{}/{}", text(folder)?.replace('%', "%%"), slurm_output(&name, input.count)),
-        signal_seconds: Some(pool.drain_lead_seconds.min(SIGNAL_LIMIT_SECONDS)).filter(|s| *s > 0),
+        output: format!(
+            "{}/{}",
+            (dialect.log_folder)(text(folder)?)?,
+            log_pattern(&name, input.count, dialect.index_word)
+        ),
         directives: &pool.directives,
         binary: text(binary)?,
         id4,
         first: input.first.0,
         prologue: prologue.trim_end().to_owned(),
+        own: (dialect.values)(input.home)?,
     };
-    let main = match input.backend {
-        BackendKind::Slurm => include_str!("../../templates/slurm.sh.hbs"),
-        BackendKind::Local => include_str!("../../templates/local.sh.hbs"),
-    };
-    let files = [(input.backend.as_str(), main), ("job_body", include_str!("../../templates/job_body.sh.hbs"))];
+    let files =
+        [(input.backend.as_str(), dialect.template), ("job_body", include_str!("../../templates/job_body.sh.hbs"))];
     let why = |topic: &str| {
         let meaning = meaning(topic)?;
         let origin = input.origins.and_then(|o| o.get(topic));
@@ -203,51 +216,24 @@ pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError>
             None => meaning.to_owned(),
         })
     };
-    Ok(template::render(&files, FIELDS, &values, why)?)
+    let own = values.own.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    let fields: Vec<&str> = FIELDS.iter().copied().chain(own).collect();
+    Ok(template::render(&files, &fields, &values, why)?)
 }
 
-/// Returns where the output of element `index` of an array lies, relative to the cluster's folder.
-pub fn slurm_log(array_name: &JobName, count: u32, index: u32) -> PathBuf {
-    PathBuf::from(slurm_output(array_name, count).replace("%a", &index.to_string()))
-}
-
-/// The pattern of `--output` below the folder. In the folder itself `%` is doubled, for Slurm reads patterns
-/// there too, also when the output is relative to `--chdir` (22.05.8).
-fn slurm_output(array_name: &JobName, count: u32) -> String {
-    match count {
-        1 => format!("jobs/{array_name}.log"),
-        _ => format!("jobs/{array_name}-%a.log"),
-    }
-}
-
-fn gres(pool: &PoolSpec) -> Option<String> {
-    let count = pool.gpus;
-    match &pool.gpu_type {
-        _ if count == 0 => None,
-        Some(kind) => Some(format!("gpu:{kind}:{count}")),
-        None => Some(format!("gpu:{count}")),
-    }
-}
-
-/// `[days-]hours:minutes:seconds` (sbatch(1), `--time`). Slurm rounds up to a minute.
-fn slurm_time(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86400, seconds % 86400);
-    let time = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
-    match days {
-        0 => time,
-        _ => format!("{days}-{time}"),
-    }
-}
-
-fn text(path: &Path) -> Result<&str, RenderError> {
+/// Returns a path as text.
+///
+/// # Errors
+/// If it is not UTF-8.
+pub(super) fn text(path: &Path) -> Result<&str, RenderError> {
     path.to_str().ok_or_else(|| RenderError::Path { path: path.to_owned() })
 }
 
-/// Refuses a directive with an option of [`RESERVED`], also abbreviated as getopt_long(3) allows.
-fn not_reserved(directive: &str) -> Result<(), RenderError> {
+/// Refuses a directive with a reserved option, also abbreviated as getopt_long(3) allows.
+fn not_reserved(directive: &str, reserved: &'static [(&'static str, &'static str)]) -> Result<(), RenderError> {
     for word in shlex::split(directive).unwrap_or_default() {
         let option = word.split('=').next().unwrap_or_default();
-        let taken = RESERVED.iter().find(|(long, short)| {
+        let taken = reserved.iter().find(|(long, short)| {
             let long_match = option.len() >= 5 && long.starts_with(option);
             long_match || (!short.is_empty() && !word.starts_with("--") && word.starts_with(short))
         });

@@ -7,14 +7,14 @@
 pub mod errors;
 pub mod parse;
 pub mod reasons;
+pub mod script;
 
-use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray};
+use crate::backends::batch::{self, Answer, Call, CallError, JobArray, Verb, user_id};
 use crate::backends::render::{self, JobHome, RenderInput};
 use crate::backends::{Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder};
 use crate::config::spec::BackendKind;
-use crate::runtime::ids::{JobName, JobSeq, NativeId};
+use crate::runtime::ids::NativeId;
 use async_trait::async_trait;
-use errors::Verb;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -88,15 +88,7 @@ const DEFAULTS: &[(&str, Given)] = &[
 ];
 
 /// What every submit command says beside the script: print the id alone, and show nobody our environment.
-const SUBMIT_OPTIONS: [&str; 2] = ["--parsable", "--export=NIL"];
-
-/// Returns the submit command of the first jobs of a cluster, as a person would type it.
-pub fn submit_line(home: &JobHome, letters: &str) -> String {
-    let script = home.job_folder(&JobName::new(letters, JobSeq(1))).join("script.sh");
-    let script = script.to_string_lossy();
-    let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
-    format!("sbatch {} {script}", SUBMIT_OPTIONS.join(" "))
-}
+pub(super) const SUBMIT_OPTIONS: [&str; 2] = ["--parsable", "--export=NIL"];
 
 /// Returns the option that avoids more nodes than the script says: on the command line it replaces what the
 /// script says (sbatch(1): command line options override those of the script), so both are in it.
@@ -157,7 +149,7 @@ impl Slurm {
         let answer = match call.run().await {
             Err(CallError::Missing { .. }) => return Ok(Vec::new()),
             Ok(answer) if errors::no_accounting(&answer.stderr) => return Ok(Vec::new()),
-            answer => judge(Verb::Account, &call, answer)?,
+            answer => batch::judge(Verb::Account, &call, answer, errors::classify)?,
         };
         Ok(parse::accounting(&self.home.id4, &answer.stdout))
     }
@@ -218,13 +210,13 @@ impl Backend for Slurm {
                 ids.extend(ids.clone().first());
                 self.squeue(["-j", &ids.join(",")]).await?
             }
-            _ => self.squeue(["-u", &user()]).await?,
+            _ => self.squeue(["-u", &user_id()]).await?,
         };
         Ok(of(Source::Listing, jobs, observations))
     }
 
     async fn find(&self) -> Result<Vec<Observation>, BackendError> {
-        let user = user();
+        let user = user_id();
         let mut found = self.squeue(["-u", &user]).await?;
         let known: BTreeSet<NativeId> = found.iter().map(|o| o.id.clone()).collect();
         let past = self.sacct(&["-u", &user, "-S", ACCOUNTING_SINCE, "-E", "now"]).await?;
@@ -255,11 +247,6 @@ impl Backend for Slurm {
             limit => limit,
         }
     }
-}
-
-/// This user, as a number: no directory service needed.
-fn user() -> String {
-    nix::unistd::geteuid().to_string()
 }
 
 /// Ids of the jobs and arrays: `71` for `71_3`. An array stands for its elements, for `sacct -j 6_3` knows
@@ -319,34 +306,7 @@ fn of(source: Source, jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Ob
 }
 
 async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
-    judge(verb, call, call.run().await)
-}
-
-fn judge(verb: Verb, call: &Call, answer: Result<Answer, CallError>) -> Result<Answer, BackendError> {
-    let answer = match answer {
-        Ok(answer) if answer.exit == Exit::Code(0) => return Ok(answer),
-        Ok(answer) => answer,
-        Err(error) => {
-            let (class, fix) = match (&error, verb) {
-                (CallError::Missing { .. }, _) => (
-                    ErrorClass::Permanent,
-                    Some(
-                        "Slurm's commands must be on PATH where the cluster is brought up: load the site's module, or use another --backend",
-                    ),
-                ),
-                (CallError::Start { .. }, _) => (ErrorClass::Transient, None),
-                (_, Verb::Submit) => (ErrorClass::Ambiguous, None),
-                _ => (ErrorClass::Transient, None),
-            };
-            return Err(call.error(class, &error.to_string(), fix.map(str::to_owned)));
-        }
-    };
-    let (class, fix) = errors::classify(verb, answer.exit, &answer.stderr);
-    let says = match answer.stderr.trim() {
-        "" => format!("{:?} and no word", answer.exit),
-        text => text.to_owned(),
-    };
-    Err(call.error(class, &says, fix))
+    batch::run(verb, call, errors::classify).await
 }
 
 #[cfg(test)]
@@ -401,16 +361,5 @@ mod tests {
         assert_eq!(exclude_option(Some("n[1-2]"), &more).as_deref(), Some("--exclude=n[1-2],n3,n4"));
         assert_eq!(exclude_option(None, &more).as_deref(), Some("--exclude=n3,n4"));
         assert_eq!(exclude_option(Some("n1"), &[]), None, "the script says it");
-    }
-
-    #[test]
-    fn calls_without_an_answer() {
-        let call = Call::new("sbatch");
-        let timed_out = || CallError::TimedOut { seconds: 1, stderr: String::new() };
-        let class = |verb, error| judge(verb, &call, Err(error)).unwrap_err().class;
-        assert_eq!(class(Verb::Submit, timed_out()), ErrorClass::Ambiguous);
-        assert_eq!(class(Verb::List, timed_out()), ErrorClass::Transient);
-        let missing = judge(Verb::Submit, &call, Err(CallError::Missing { program: "sbatch" })).unwrap_err();
-        assert_eq!((missing.class, missing.fix.is_some()), (ErrorClass::Permanent, true));
     }
 }

@@ -146,8 +146,8 @@ impl Context {
     pub(super) fn welcome(&self) -> Result<u8, Problem> {
         let resolved = self.resolve(&ClusterOption::default(), &PoolOptions::default())?;
         let place = match resolved.spec.backend {
-            crate::config::spec::BackendKind::Local => "no batch system found: jobs run on this machine",
-            crate::config::spec::BackendKind::Slurm => "jobs go to Slurm",
+            crate::config::spec::BackendKind::Local => "no batch system found: jobs run on this machine".to_owned(),
+            queue => format!("jobs go to {}", queue.title()),
         };
         self.printer.data(format!(
             "dcluster starts clusters and runs commands on them ({place}).\n\

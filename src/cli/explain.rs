@@ -231,6 +231,9 @@ fn says(backend: BackendKind) -> &'static str {
     match backend {
         BackendKind::Local => "we know",
         BackendKind::Slurm => "Slurm says",
+        BackendKind::Pbs => "PBS says",
+        BackendKind::Sge => "SGE says",
+        BackendKind::Lsf => "LSF says",
     }
 }
 

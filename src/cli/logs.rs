@@ -127,7 +127,8 @@ async fn print(mut info: TaskInfo, follow: bool, source: &mut Source) -> Result<
 }
 
 fn job_log(folder: &Folder, letters: &str, job: JobSeq) -> Result<u8, Problem> {
-    let Some(path) = crate::backends::job_logs(folder.path(), letters, job).find(|path| path.exists()) else {
+    let backend = folder.spec()?.backend;
+    let Some(path) = crate::backends::job_logs(backend, folder.path(), letters, job).find(|path| path.exists()) else {
         return Err(Problem::new(Kind::Failed, format!("job {} has written nothing", job.0))
             .fix("dcluster status -v  says what it does"));
     };

@@ -5,7 +5,6 @@ use crate::backends::render::{RenderInput, render_job_script};
 use crate::cluster::Folder;
 use crate::config::options::{ClusterOption, PoolOptions};
 use crate::config::resolve::Shown;
-use crate::config::spec::BackendKind;
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::JobSeq;
 use clap::Args;
@@ -44,10 +43,7 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     };
     let script = render_job_script(&input)
         .map_err(|error| Problem::new(Kind::Config, "cannot render the job script").says(error.to_string()))?;
-    let command = match resolved.spec.backend {
-        BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
-        BackendKind::Slurm => crate::backends::slurm::submit_line(&home, &letters),
-    };
+    let command = crate::backends::submit_line(resolved.spec.backend, &home);
     if context.printer.json {
         context.printer.data_json(&serde_json::json!({ "backend": resolved.spec.backend, "jobs": jobs, "command": command, "script": script }))?;
         return Ok(0);

@@ -172,17 +172,11 @@ fn pool_line(pool: &PoolSpec) -> String {
 
 /// Says in plain English what a pending job waits for, and what can be done.
 pub(super) fn meaning(backend: BackendKind, reason: &str) -> Option<String> {
-    match backend {
-        BackendKind::Local => None,
-        BackendKind::Slurm => {
-            let word = reason.split_once(' ').map_or(reason, |(_, word)| word);
-            let meaning = crate::backends::slurm::reasons::meaning(word)?;
-            Some(match meaning.fix {
-                Some(fix) => format!("{}; {fix}", meaning.meaning),
-                None => meaning.meaning.to_owned(),
-            })
-        }
-    }
+    let known = crate::backends::reasons::meaning(backend, reason)?;
+    Some(match known.fix {
+        Some(fix) => format!("{}; {fix}", known.meaning),
+        None => known.meaning.to_owned(),
+    })
 }
 
 fn work_line(status: &Status) -> String {

@@ -141,16 +141,13 @@ fn rewrite(folder: &Folder, spec: &Spec, environment: &[u8]) -> Result<(), Probl
 
 /// Refuses what cannot work before anything is made.
 fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
-    if spec.backend == BackendKind::Slurm {
-        for program in ["sbatch", "squeue", "scancel"] {
-            if !context.variables.has_program(program) {
-                return Err(Problem::new(Kind::Unreachable, format!("there is no {program} on the PATH"))
-                    .done("nothing was started")
-                    .why("the slurm backend starts jobs with Slurm's own commands")
-                    .fix("on a login node: module load slurm, or add its folder to PATH")
-                    .fix("on this machine alone: dcluster up --backend local"));
-            }
-        }
+    let kind = spec.backend;
+    if let Some(program) = kind.commands().iter().find(|program| !context.variables.has_program(program)) {
+        return Err(Problem::new(Kind::Unreachable, format!("there is no {program} on the PATH"))
+            .done("nothing was started")
+            .why(format!("the {} backend starts jobs with {}'s own commands", kind.as_str(), kind.title()))
+            .fix(format!("on a login node: load the module of {}, or add its folder to PATH", kind.title()))
+            .fix("on this machine alone: dcluster up --backend local"));
     }
     Ok(())
 }
@@ -247,8 +244,8 @@ fn report(folder: &Folder, spec: &Spec, news: News, status: &Status, context: &C
         }
         News::Started => {
             let place = match spec.backend {
-                BackendKind::Local => "on this machine",
-                BackendKind::Slurm => "asked from Slurm",
+                BackendKind::Local => "on this machine".to_owned(),
+                queue => format!("asked from {}", queue.title()),
             };
             context.printer.note(&format!("cluster {name} is up: {jobs}{cores} {place}"));
             if status.tasks.unfinished() > 0 {

@@ -29,7 +29,7 @@ pub struct PoolOptions {
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
 
-    /// Where jobs run: local or slurm.
+    /// Where jobs run: local, slurm, pbs, sge or lsf.
     ///
     /// Default: slurm where sbatch and squeue are on the PATH, else local (this machine).
     #[arg(long, value_name = "BACKEND")]

@@ -12,14 +12,45 @@ pub enum BackendKind {
     Local,
     /// Slurm.
     Slurm,
+    /// PBS: OpenPBS, PBS Professional, TORQUE.
+    Pbs,
+    /// Grid Engine and its children.
+    Sge,
+    /// LSF: IBM Spectrum LSF, OpenLava.
+    Lsf,
 }
 
 impl BackendKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf];
+
     /// Returns the name used in commands and configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Slurm => "slurm",
+            Self::Pbs => "pbs",
+            Self::Sge => "sge",
+            Self::Lsf => "lsf",
+        }
+    }
+    /// Returns its name in a sentence.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Local => "this machine",
+            Self::Slurm => "Slurm",
+            Self::Pbs => "PBS",
+            Self::Sge => "Grid Engine",
+            Self::Lsf => "LSF",
+        }
+    }
+    /// Returns the commands it must find on the `PATH`.
+    pub fn commands(self) -> &'static [&'static str] {
+        match self {
+            Self::Local => &[],
+            Self::Slurm => &["sbatch", "squeue", "scancel"],
+            Self::Pbs | Self::Sge => &["qsub", "qstat", "qdel"],
+            Self::Lsf => &["bsub", "bjobs", "bkill"],
         }
     }
 }

@@ -84,17 +84,17 @@ pub(super) fn cluster_name(raw: &RawValue) -> Parsed<String> {
 /// Parses where jobs run.
 pub(super) fn backend(raw: &RawValue) -> Parsed<BackendKind> {
     let text = scalar(raw)?;
-    let kinds = [BackendKind::Local, BackendKind::Slurm];
+    let kinds = BackendKind::ALL;
     let lower = text.to_ascii_lowercase();
     if let Some(kind) = kinds.into_iter().find(|kind| kind.as_str() == lower) {
         return Ok(kind);
     }
     let meant = nearest(&lower, kinds.map(BackendKind::as_str));
     Err(ConfigError::new(format!("there is no backend {}", quoted(text)))
-        .because("the backends are local and slurm")
+        .because("the backends are local, slurm, pbs, sge and lsf")
         .fix(match meant {
             Some(meant) => format!("did you mean {meant}?"),
-            None => "leave it out: slurm is used where sbatch is found, else local".to_owned(),
+            None => "leave it out: the batch system of this machine is used, else local".to_owned(),
         }))
 }
 

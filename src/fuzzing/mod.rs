@@ -14,7 +14,7 @@ mod seeds;
 #[cfg(test)]
 mod tests;
 
-use crate::backends::batch::bounded;
+use crate::backends::batch::{Answer, Exit, Verb, bounded};
 use crate::backends::sentinel::Sentinel;
 use crate::backends::slurm::{errors, parse, reasons};
 use crate::config::units::{parse_duration, parse_size};
@@ -119,8 +119,9 @@ pub fn slurm(data: &[u8]) {
     parse::submitted_id(&text);
     parse::array_limit(&text);
     reasons::meaning(&text);
-    for verb in [errors::Verb::Submit, errors::Verb::List, errors::Verb::Cancel] {
-        errors::classify(verb, crate::backends::batch::Exit::Code(1), &text);
+    for verb in [Verb::Submit, Verb::List, Verb::Cancel] {
+        let answer = Answer { exit: Exit::Code(1), stdout: String::new(), stderr: text.clone().into_owned() };
+        errors::classify(verb, &answer);
     }
     errors::no_accounting(&text);
     harmless(&bounded(&text));

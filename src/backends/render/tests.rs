@@ -365,10 +365,9 @@ fn refuses_what_would_break_out() {
 }
 
 #[test]
-fn times_and_logs() {
-    assert_eq!(slurm_time(3600), "01:00:00");
-    assert_eq!(slurm_time(2 * 86400), "2-00:00:00");
+fn logs() {
     let first = JobName::new("abcd", JobSeq(7));
-    assert_eq!(slurm_log(&first, 1, 0), Path::new("jobs/dcabcd-000007.log"));
-    assert_eq!(slurm_log(&first, 3, 2), Path::new("jobs/dcabcd-000007-2.log"));
+    let slurm = Dialect::of(BackendKind::Slurm);
+    assert_eq!(slurm.log(&first, 1, 0), Path::new("jobs/dcabcd-000007.log"));
+    assert_eq!(slurm.log(&first, 3, 2), Path::new("jobs/dcabcd-000007-2.log"));
 }

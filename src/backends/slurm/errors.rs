@@ -2,20 +2,7 @@
 //! captures in `tests/fixtures/slurm/errors.txt`.
 
 use crate::backends::ErrorClass;
-use crate::backends::batch::Exit;
-
-/// What a command was to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verb {
-    /// `sbatch`.
-    Submit,
-    /// `squeue`, `scontrol show`.
-    List,
-    /// `sacct`.
-    Account,
-    /// `scancel`.
-    Cancel,
-}
+use crate::backends::batch::{Answer, Exit, Verb};
 
 /// A row: text that stderr contains, its class, what to do about it.
 type Row = (&'static str, ErrorClass, &'static str);
@@ -122,7 +109,8 @@ const ROWS: &[Row] = {
 };
 
 /// Returns the class of a failed command and what to do about it.
-pub fn classify(verb: Verb, exit: Exit, stderr: &str) -> (ErrorClass, Option<String>) {
+pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
+    let Answer { exit, stderr, .. } = answer;
     if let Some((_, class, fix)) = ROWS.iter().find(|(text, ..)| stderr.contains(text)) {
         // Only a submission leaves anything behind that must be looked for.
         let class = match (class, verb) {
@@ -131,7 +119,7 @@ pub fn classify(verb: Verb, exit: Exit, stderr: &str) -> (ErrorClass, Option<Str
         };
         return (class, Some((*fix).to_owned()));
     }
-    let class = match (verb, exit) {
+    let class = match (verb, *exit) {
         // scancel's exit code is Slurm's errno modulo 256: 1800 no contact, 2002 not yours (captures
         // down_scancel, scancel_otheruser).
         (Verb::Cancel, Exit::Code(210)) => ErrorClass::Permanent,
@@ -154,6 +142,10 @@ pub fn no_accounting(stderr: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn classify(verb: Verb, exit: Exit, stderr: &str) -> (ErrorClass, Option<String>) {
+        super::classify(verb, &Answer { exit, stdout: String::new(), stderr: stderr.to_owned() })
+    }
 
     #[test]
     fn every_capture_has_its_class() {

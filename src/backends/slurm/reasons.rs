@@ -1,16 +1,7 @@
 //! Why a job waits: Slurm's pending reasons in plain English. Pure; for `status`, `explain` and the advice of
 //! the ledger. Words from squeue(1), "JOB REASON CODES", and `slurm/slurm.h`, 22.05 to 24.11.
 
-/// What a reason means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Meaning {
-    /// In plain English, fit after "the job waits: ".
-    pub meaning: &'static str,
-    /// What to do about it, where something can be done.
-    pub fix: Option<&'static str>,
-    /// It waits for ever unless somebody changes something.
-    pub never: bool,
-}
+use crate::backends::reasons::Meaning;
 
 /// A row: the beginning of Slurm's word, meaning, fix, never. The longest match wins.
 type Row = (&'static str, &'static str, Option<&'static str>, bool);
@@ -91,9 +82,10 @@ const ROWS: &[Row] = &[
 
 /// Returns what a pending reason means; `None` for a word this version does not know.
 ///
-/// Slurm adds to some of its words (`ReqNodeNotAvail, UnavailableNodes:n05`), so the beginning decides.
+/// A state may stand before it (`PENDING Priority`). Slurm adds to some of its words
+/// (`ReqNodeNotAvail, UnavailableNodes:n05`), so the beginning decides.
 pub fn meaning(reason: &str) -> Option<Meaning> {
-    let reason = reason.trim_matches(['(', ')']);
+    let reason = reason.strip_prefix("PENDING ").unwrap_or(reason).trim_matches(['(', ')']);
     let word = reason.split([',', ':']).next().unwrap_or_default();
     let (_, meaning, fix, never) = match word {
         // One job alone is over the limit: it is not a matter of waiting.
