@@ -73,7 +73,12 @@ impl Clues {
         // Nothing else has a use for these files.
         let q = commands.contains_key("qsub");
         let pbs_conf = variables.get("PBS_CONF_FILE").map_or_else(|| PathBuf::from(PBS_CONF), PathBuf::from);
-        Self { variables: set.collect(), pbs_conf: q && pbs_conf.is_file(), sge_cell: q && sge_cell(variables), commands }
+        Self {
+            variables: set.collect(),
+            pbs_conf: q && pbs_conf.is_file(),
+            sge_cell: q && sge_cell(variables),
+            commands,
+        }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -136,10 +141,9 @@ fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
         let wrapper = clues.commands.iter().find_map(|(name, seen)| Some((*name, seen.wraps?)));
         let why = match (nothing, wrapper) {
             (Some(why), _) => why,
-            (None, Some((name, kind))) => format!(
-                "{name} on the PATH is a wrapper of {}, whose own commands are not on the PATH",
-                kind.title()
-            ),
+            (None, Some((name, kind))) => {
+                format!("{name} on the PATH is a wrapper of {}, whose own commands are not on the PATH", kind.title())
+            }
             (None, None) => "no batch system's commands are on the PATH".to_owned(),
         };
         return Found { kind: BackendKind::Local, why };
@@ -252,7 +256,10 @@ mod tests {
         let why = "no batch system's commands are on the PATH".to_owned();
         assert_eq!(chosen(&Clues::default()), (BackendKind::Local, why.clone()));
         // A lone command, or a variable that a removed system left in a profile, is no batch system.
-        assert_eq!(chosen(&clues(&["sbatch", "qstat", "pbsnodes"], &["SGE_ROOT", "LSF_ENVDIR"])), (BackendKind::Local, why));
+        assert_eq!(
+            chosen(&clues(&["sbatch", "qstat", "pbsnodes"], &["SGE_ROOT", "LSF_ENVDIR"])),
+            (BackendKind::Local, why)
+        );
     }
 
     #[test]
@@ -266,14 +273,24 @@ mod tests {
                 BackendKind::Pbs,
                 "qsub and qstat are on the PATH, and pbsnodes is beside qsub",
             ),
-            (&["qsub", "qstat"], &["PBS_SERVER"], BackendKind::Pbs, "qsub and qstat are on the PATH, and PBS_SERVER is set"),
+            (
+                &["qsub", "qstat"],
+                &["PBS_SERVER"],
+                BackendKind::Pbs,
+                "qsub and qstat are on the PATH, and PBS_SERVER is set",
+            ),
             (
                 &["qsub", "qstat", "qselect", "qconf"],
                 &[],
                 BackendKind::Sge,
                 "qsub and qstat are on the PATH, and qconf is beside qsub",
             ),
-            (&["qsub", "qstat"], &["SGE_ROOT"], BackendKind::Sge, "qsub and qstat are on the PATH, and SGE_ROOT is set"),
+            (
+                &["qsub", "qstat"],
+                &["SGE_ROOT"],
+                BackendKind::Sge,
+                "qsub and qstat are on the PATH, and SGE_ROOT is set",
+            ),
         ] {
             assert_eq!(chosen(&clues(commands, variables)), (kind, why.to_owned()), "{commands:?}");
         }
@@ -282,7 +299,8 @@ mod tests {
     #[test]
     fn slurms_wrappers_for_pbs_are_not_pbs() {
         // Debian's slurm-wlm-torque, `contribs/torque/qsub.pl` of Slurm 22.05.
-        let head = b"#! /usr/bin/perl -w\n####\n#\n# qsub - submit a batch job in familiar pbs/Grid Engine format.\n#\n\
+        let head =
+            b"#! /usr/bin/perl -w\n####\n#\n# qsub - submit a batch job in familiar pbs/Grid Engine format.\n#\n\
             #  This file is part of Slurm, a resource management program.\n";
         assert_eq!(wrapped("qsub", head), Some(BackendKind::Slurm));
         let all = &["sbatch", "squeue", "qsub!", "qstat!", "pbsnodes!"];
@@ -295,7 +313,10 @@ mod tests {
         assert_eq!(wrapped("bsub", head), Some(BackendKind::Slurm));
         assert_eq!(wrapped("qsub", b"#!/bin/sh\nexec bsub \"$@\"\n"), Some(BackendKind::Lsf));
         // A site's own script around the real one, Debian's around Grid Engine, a binary.
-        assert_eq!(wrapped("qsub", b"#!/bin/sh\n# SGE Wrapper script to ensure correct environment variables are set\n"), None);
+        assert_eq!(
+            wrapped("qsub", b"#!/bin/sh\n# SGE Wrapper script to ensure correct environment variables are set\n"),
+            None
+        );
         assert_eq!(wrapped("sbatch", b"#!/bin/bash\nexec /opt/slurm/bin/sbatch \"$@\"\n"), None);
         assert_eq!(wrapped("qsub", b"\x7fELF..slurm"), None);
     }
