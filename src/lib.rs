@@ -14,6 +14,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -132,7 +132,7 @@ pub struct BackendError {
 }
 
 /// What a batch system says of its site.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Site {
     /// Name and version of the batch system (`slurm 22.05.8`).
     pub version: String,
@@ -143,7 +143,7 @@ pub struct Site {
 }
 
 /// A queue or partition. What is `None` the site does not say, or has no limit for.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,

@@ -6,6 +6,7 @@ use crate::cluster::Folder;
 use crate::config::host;
 use crate::config::options::ClusterOption;
 use crate::config::units::{parse_duration, parse_size};
+use crate::doctor::probe;
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::JobName;
 use crate::runtime::protocol::Capacity;
@@ -138,6 +139,9 @@ fn gpus(context: &Context) -> Vec<String> {
 fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Problem> {
     super::server::start_log(std::io::stderr, context);
     folder.open()?;
+    if probe::is_probe(folder) {
+        return probe::run(folder, &job, context.variables.home().as_deref(), &temporary(context));
+    }
     let spec = folder.spec()?;
     let ids = gpus(context);
     let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };

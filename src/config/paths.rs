@@ -99,6 +99,14 @@ impl Variables {
             .map(|folder| folder.join("dcluster/config.toml"))
     }
 
+    /// Returns the file that `dcluster doctor --save` writes for this host, beside the user's configuration: home
+    /// folders are shared by hosts whose networks and batch systems differ. It need not exist.
+    pub fn saved_config(&self) -> Option<PathBuf> {
+        let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
+        let plain = !host.is_empty() && !host.starts_with('.') && !host.contains('/');
+        plain.then(|| self.user_config()?.parent().map(|folder| folder.join("hosts").join(format!("{host}.toml"))))?
+    }
+
     /// Returns whether a program is on the `PATH`.
     pub fn has_program(&self, program: &str) -> bool {
         self.find_program(program).is_some()

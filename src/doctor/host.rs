@@ -58,13 +58,15 @@ impl Limits {
         let mut trouble = Vec::new();
         if let Some(seconds) = self.cpu_seconds {
             let whom = if in_job { "a worker" } else { "the server" };
-            trouble.push(format!("{whom} is killed after {} of processor time", duration(Duration::from_secs(seconds))));
+            trouble
+                .push(format!("{whom} is killed after {} of processor time", duration(Duration::from_secs(seconds))));
         }
         if let Some(descriptors) = self.descriptors.filter(|number| *number < DESCRIPTORS_LEAST && !in_job) {
             trouble.push(format!("{descriptors} open files: a server holds about so many workers and clients"));
         }
         if let Some(processes) = self.processes.filter(|number| *number < PROCESSES_LEAST) {
-            trouble.push(format!("{} of a user at a time", count(processes, "process").replace("processs", "processes")));
+            trouble
+                .push(format!("{} of a user at a time", count(processes, "process").replace("processs", "processes")));
         }
         if let Some(bytes) = self.address_bytes.filter(|bytes| *bytes < ADDRESSES_LEAST_BYTES) {
             trouble.push(format!("{} of address space for a process", size(bytes)));
@@ -174,7 +176,12 @@ pub fn state_folder(place: &Place, backend: BackendKind, probed: bool) -> Check 
     let elsewhere = "set DCLUSTER_STATE to a folder of yours that you can write and all nodes see";
     if let Some(refused) = &place.refused {
         let says = format!("{} cannot be written: {refused}", place.path.display());
-        return Check::fail(Kind::Unreachable, "state folder", says, format!("free some of your quota, or {elsewhere}"));
+        return Check::fail(
+            Kind::Unreachable,
+            "state folder",
+            says,
+            format!("free some of your quota, or {elsewhere}"),
+        );
     }
     if let Some(trouble) = place.trouble() {
         return Check::warn("state folder", trouble, format!("clean up, or {elsewhere}"));
@@ -251,7 +258,9 @@ pub fn logind_texts() -> Vec<String> {
     let mut files = vec![PathBuf::from("/etc/systemd/logind.conf")];
     let mut more: Vec<_> = std::fs::read_dir("/etc/systemd/logind.conf.d").into_iter().flatten().flatten().collect();
     more.sort_by_key(std::fs::DirEntry::file_name);
-    files.extend(more.into_iter().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "conf")));
+    files.extend(
+        more.into_iter().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "conf")),
+    );
     files.into_iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
 }
 
@@ -279,7 +288,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the trial is taken away");
         assert!(Place::of(Path::new("/proc/self")).refused.is_some());
         assert!(umask().is_some());
-        assert_eq!(Limits::of_process().descriptors.is_some(), getrlimit(Resource::RLIMIT_NOFILE).unwrap().1 != RLIM_INFINITY);
+        assert_eq!(
+            Limits::of_process().descriptors.is_some(),
+            getrlimit(Resource::RLIMIT_NOFILE).unwrap().1 != RLIM_INFINITY
+        );
     }
 
     #[test]
@@ -321,7 +333,10 @@ mod tests {
     #[test]
     fn umasks() {
         let verdict = |mask| umask_check(mask).verdict;
-        assert_eq!((verdict(Some(0o022)), verdict(Some(0o077)), verdict(None)), (Verdict::Ok, Verdict::Ok, Verdict::Ok));
+        assert_eq!(
+            (verdict(Some(0o022)), verdict(Some(0o077)), verdict(None)),
+            (Verdict::Ok, Verdict::Ok, Verdict::Ok)
+        );
         assert_eq!((verdict(Some(0o002)), verdict(Some(0))), (Verdict::Ok, Verdict::Warn));
         assert_eq!(verdict(Some(0o722)), Verdict::Warn);
     }

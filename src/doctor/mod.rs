@@ -49,6 +49,9 @@ pub struct Check {
     pub verdict: Verdict,
     /// What was found.
     pub says: String,
+    /// What it consists of, a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
@@ -60,7 +63,7 @@ pub struct Check {
 impl Check {
     /// Makes a check that came out well.
     pub fn ok(name: &'static str, says: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, says: says.into(), fix: None, kind: Kind::OutputClosed }
+        Self { name, verdict: Verdict::Ok, says: says.into(), details: Vec::new(), fix: None, kind: Kind::OutputClosed }
     }
     /// Makes one that works and may surprise.
     pub fn warn(name: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Self {
