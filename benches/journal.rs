@@ -27,34 +27,7 @@ const TURN: u32 = 50;
 const ROUNDS: usize = 400;
 
 fn spec() -> Spec {
-    let pool = PoolSpec {
-        cores: 2,
-        memory_bytes: None,
-        gpus: 0,
-        gpu_type: None,
-        walltime_seconds: None,
-        queue: None,
-        account: None,
-        qos: None,
-        constraint: None,
-        nodelist: None,
-        exclude: None,
-        directives: Vec::new(),
-        prologue: String::new(),
-        drain_lead_seconds: 60,
-        pin: false,
-        on_exit: None,
-    };
-    Spec {
-        backend: BackendKind::Local,
-        pool,
-        jobs: 3,
-        adapt: None,
-        counters: BTreeMap::new(),
-        interface: None,
-        address: None,
-        orphan_timeout_seconds: 60,
-    }
+    Spec { jobs: 3, orphan_timeout_seconds: 60, ..Spec::new(BackendKind::Local, PoolSpec::new(2)) }
 }
 
 fn submission(indexes: Indexes) -> Submission {

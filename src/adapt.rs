@@ -27,6 +27,10 @@ pub use ring::{Entry, Ring};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Shortest drain lead of a job with a walltime of its own, in seconds, and its share of that walltime.
+const LEAD_MIN: f64 = 30.0;
+const LEAD_SHARE: f64 = 0.1;
+
 /// The situation at one moment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -386,6 +390,12 @@ impl Settings {
 }
 
 impl PoolShape {
+    /// Returns how long before its end a job takes no new task, in seconds. A job with a walltime of its own has a
+    /// lead of its own: a tenth of it, but no less than 30 s, and no more than that of the pool.
+    pub fn lead(&self, walltime: Option<f64>) -> f64 {
+        walltime.map_or(self.drain_lead, |walltime| self.drain_lead.min((walltime * LEAD_SHARE).max(LEAD_MIN)))
+    }
+
     /// Returns the shape of jobs of which only the cores are said.
     pub fn new(cores: u32) -> Self {
         Self {

@@ -28,7 +28,7 @@ mod tests;
 
 pub use book::{Aim, Ledger};
 pub use job::{EndReason, Job, JobState};
-pub use orders::{Notice, Order, Scaling, Situation};
+pub use orders::{Notice, Order, Scaling, Situation, Wish};
 
 /// Now, on both clocks, in milliseconds: decisions use `clock` (monotonic), records `wall`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

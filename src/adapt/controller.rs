@@ -3,7 +3,7 @@
 
 use super::demand::Wish;
 use super::pack::{Packing, Room};
-use super::pool::{GivenUp, Pool};
+use super::pool::{Errand, GivenUp, Pool};
 use super::words;
 use super::{
     Decision, Durations, JobPhase, JobView, Learned, Numbers, Observation, Rule, Settings, Submission, TaskClass,
@@ -135,7 +135,7 @@ impl Controller {
         for expected in &seen.expected_waits {
             let at = self.pool_of(&expected.pool);
             if let Some(pool) = self.pools.get_mut(at) {
-                pool.expect_wait(expected.wait);
+                pool.expect_wait(expected.wait, expected.walltime);
             }
         }
         for job in &seen.jobs {
@@ -405,8 +405,11 @@ impl Controller {
         let pool = &mut self.pools[at];
         pool.buy_back(jobs, now);
         let own = wishes.iter().filter(|wish| wish.home == Some(at) && wish.ready > 0);
-        let longest = own.map(|wish| wish.time_needed(pool)).fold(0.0, f64::max);
-        let walltime = pool.choose_walltime(longest);
+        let errand = own.fold(Errand { longest: Some(0.0), work: 0.0 }, |errand, wish| Errand {
+            longest: errand.longest.zip(wish.longest(pool)).map(|(a, b)| a.max(b)),
+            work: errand.work + wish.ready as f64 * wish.estimate.mean * wish.share(pool) / f64::from(jobs),
+        });
+        let walltime = pool.choose_walltime(errand);
         decision.submit.push(Submission { pool: pool.shape().name.clone(), jobs, walltime });
     }
 

@@ -7,6 +7,8 @@ use super::{Durations, Parked, TaskClass};
 
 /// Seconds that a task of which nothing is known is taken to run, at least.
 const UNKNOWN: f64 = 60.0;
+/// Times the time that nine of ten tasks do not exceed: next to none runs longer.
+const UNLIKELY: f64 = 2.0;
 /// Ended tasks that outweigh what was remembered from earlier.
 const REMEMBERED: u64 = 10;
 /// Share of a fresh job's time that a learned duration may ask for: it must not exclude every job.
@@ -120,6 +122,12 @@ impl<'a> Wish<'a> {
             (None, false) if usable.is_finite() => usable / 2.0,
             (None, false) => 0.0,
         }
+    }
+
+    /// Returns how long tasks of the class may run on a job of a pool; `None` = nobody knows.
+    pub(super) fn longest(&self, pool: &Pool) -> Option<f64> {
+        let likely = (self.estimate.p90 * UNLIKELY).min(pool.usable_life() * LEARNED_SHARE);
+        self.class.time_request.or(self.estimate.known.then_some(likely))
     }
 
     /// Returns the tasks as items to pack, for the jobs of a pool.

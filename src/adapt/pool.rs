@@ -23,6 +23,18 @@ const PATIENCE_MAX_AT_WORK: f64 = 1800.0;
 /// Every so many jobs, one asks for a shorter walltime than the best.
 const PROBE_EVERY: u64 = 10;
 
+/// Times the work that is known: more may come.
+const WORK_TO_COME: f64 = 2.0;
+
+/// What new jobs are asked for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Errand {
+    /// Seconds that the longest tasks run; `None` = nobody knows.
+    pub(super) longest: Option<f64>,
+    /// Work for each of them, in seconds.
+    pub(super) work: f64,
+}
+
 /// A job that was given up: since when it was idle, for how long, and the price of another one at that time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GivenUp {
@@ -92,10 +104,10 @@ impl Pool {
         }
     }
 
-    /// The batch system expects this wait.
-    pub(super) fn expect_wait(&mut self, wait: f64) {
+    /// The batch system expects this wait of a job that asks for this walltime.
+    pub(super) fn expect_wait(&mut self, wait: f64, walltime: Option<f64>) {
         if wait.is_finite() && wait >= 0.0 {
-            self.waits.expect(wait);
+            self.waits.expect(wait, walltime.or(self.shape.walltime).unwrap_or(0.0));
         }
     }
 
@@ -133,7 +145,7 @@ impl Pool {
 
     /// Returns the time a job has left for tasks.
     pub(super) fn life_left(&self, job: &JobView, now: f64) -> f64 {
-        job.ends_at.map_or(f64::INFINITY, |ends| ends - now - self.shape.drain_lead)
+        job.ends_at.map_or(f64::INFINITY, |ends| ends - now - self.shape.lead(job.walltime))
     }
 
     /// Returns what getting another job costs, as idle time worth spending to keep one of `jobs`. All that are
@@ -156,23 +168,22 @@ impl Pool {
         }
     }
 
-    /// Returns the walltime to ask for where there is a choice: tasks need `longest` seconds.
-    pub(super) fn choose_walltime(&mut self, longest: f64) -> Option<f64> {
-        if self.shape.walltime_choices.is_empty() {
-            return None;
-        }
-        self.asked += 1;
-        let (startup, lead) = (self.startup(), self.shape.drain_lead);
+    /// Returns the walltime to ask for where there is a choice; the longest while nobody knows how long tasks run.
+    pub(super) fn choose_walltime(&mut self, errand: Errand) -> Option<f64> {
+        let longest = errand.longest?;
+        let life = |walltime: f64| walltime - self.shape.lead(Some(walltime)) - self.startup();
         let mut able: Vec<f64> = self.shape.walltime_choices.clone();
-        able.retain(|walltime| walltime - lead - startup >= longest);
+        able.retain(|walltime| life(*walltime) >= longest);
         able.sort_by(f64::total_cmp);
-        // The price of a second of life: what is waited for it, and the part of the life in which no task of
-        // the longest kind can begin.
+        // The price of a second of use: what is waited for it, and the part of the life in which no task of the
+        // longest kind can begin. A life longer than the work is of no use.
         let cost = |walltime: f64| {
-            let wait = self.waits.survival_at(walltime, &[]).quantile(0.5);
-            (wait + startup) / (walltime - lead - startup).max(1.0) + longest / walltime
+            let wait = self.waits.survival_at(walltime).quantile(0.5);
+            let used = life(walltime).min((errand.work * WORK_TO_COME).max(longest)).max(1.0);
+            (wait + self.startup() + longest) / used
         };
         let best = (0..able.len()).min_by(|a, b| cost(able[*a]).total_cmp(&cost(able[*b])))?;
+        self.asked += 1;
         let probe = self.asked.is_multiple_of(PROBE_EVERY) && best > 0;
         able.get(if probe { best - 1 } else { best }).copied()
     }
@@ -217,6 +228,10 @@ mod tests {
         assert_eq!(life, [30.0, 56.0, 170.0]);
     }
 
+    fn errand(longest: f64) -> Errand {
+        Errand { longest: Some(longest), work: 1e6 }
+    }
+
     #[test]
     fn the_walltime_that_starts_soonest_is_chosen_if_tasks_fit_it() {
         let mut pool = pool(&[3600.0, 7200.0, 14_400.0]);
@@ -225,13 +240,36 @@ mod tests {
             pool.add_wait(4000.0, Some(7200.0));
             pool.add_wait(20_000.0, Some(14_400.0));
         }
-        assert_eq!(pool.choose_walltime(300.0), Some(3600.0));
-        assert_eq!(pool.choose_walltime(5000.0), Some(7200.0));
-        assert_eq!(pool.choose_walltime(10_000.0), Some(14_400.0));
-        let asked: Vec<Option<f64>> = (0..10).map(|_| pool.choose_walltime(5000.0)).collect();
+        assert_eq!(pool.choose_walltime(errand(300.0)), Some(3600.0));
+        assert_eq!(pool.choose_walltime(errand(5000.0)), Some(7200.0));
+        assert_eq!(pool.choose_walltime(errand(10_000.0)), Some(14_400.0));
+        let asked: Vec<Option<f64>> = (0..10).map(|_| pool.choose_walltime(errand(5000.0))).collect();
         assert!(asked.iter().all(|walltime| *walltime == Some(7200.0)), "there is no shorter one that would do");
-        let asked: Vec<Option<f64>> = (0..10).map(|_| pool.choose_walltime(3000.0)).collect();
-        assert!(asked.contains(&Some(3600.0)));
+    }
+
+    #[test]
+    fn a_walltime_covers_the_work_and_no_more() {
+        let mut pool = pool(&[900.0, 3600.0, 14_400.0]);
+        assert_eq!(pool.choose_walltime(Errand { longest: None, work: 10.0 }), None, "nobody knows: the pool's own");
+        assert_eq!(pool.choose_walltime(Errand { longest: Some(60.0), work: 120.0 }), Some(900.0));
+        assert_eq!(pool.choose_walltime(Errand { longest: Some(60.0), work: 1200.0 }), Some(3600.0));
+        assert_eq!(pool.choose_walltime(errand(60.0)), Some(14_400.0), "all wait alike: the more life the better");
+        let asked: Vec<Option<f64>> = (0..10).map(|_| pool.choose_walltime(errand(60.0))).collect();
+        assert!(asked.contains(&Some(3600.0)), "one in ten tries a shorter one");
+    }
+
+    #[test]
+    fn the_batch_system_is_believed_until_waits_were_seen() {
+        let mut pool = pool(&[900.0, 3600.0, 14_400.0]);
+        pool.expect_wait(5.0, Some(900.0));
+        pool.expect_wait(40_000.0, Some(3600.0));
+        pool.expect_wait(90_000.0, Some(14_400.0));
+        assert_eq!(pool.choose_walltime(errand(60.0)), Some(900.0));
+        for _ in 0..6 {
+            pool.add_wait(90_000.0, Some(900.0));
+            pool.add_wait(1.0, Some(3600.0));
+        }
+        assert_eq!(pool.choose_walltime(errand(60.0)), Some(3600.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How long jobs wait in the queue: the product-limit estimate (Kaplan and Meier, 1958) over the last waits,
 //! in which the jobs that are still pending count as "longer than this".
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Waits that are kept.
 const KEPT: usize = 40;
@@ -24,7 +24,8 @@ pub(super) struct Waits {
     seen: VecDeque<(f64, f64)>,
     long: u32,
     short: u32,
-    expected: Option<f64>,
+    /// What the batch system expects, by the walltime asked about in seconds.
+    expected: BTreeMap<u64, f64>,
 }
 
 /// The share of jobs that wait longer, as steps: at each time (seconds) the share from then on.
@@ -46,9 +47,9 @@ impl Waits {
         self.seen.iter().copied().collect()
     }
 
-    /// The batch system itself has an opinion.
-    pub(super) fn expect(&mut self, wait: f64) {
-        self.expected = Some(wait.max(1.0));
+    /// The batch system itself has an opinion on jobs that ask for this walltime.
+    pub(super) fn expect(&mut self, wait: f64, walltime: f64) {
+        self.expected.insert(walltime.max(0.0) as u64, wait.max(1.0));
     }
 
     /// A job has waited so long.
@@ -57,7 +58,7 @@ impl Waits {
         // What surprised already is no measure of surprise.
         let known = self.seen.len() - self.long.max(self.short) as usize;
         if known >= ENOUGH {
-            let before = self.survival_of(self.seen.iter().take(known).map(|(wait, _)| *wait).collect(), &[]);
+            let before = survival(self.seen.iter().take(known).map(|(wait, _)| *wait).collect(), None, &[]);
             self.long = if wait > before.quantile(0.95) { self.long + 1 } else { 0 };
             self.short = if wait < before.quantile(0.05) { self.short + 1 } else { 0 };
         }
@@ -72,41 +73,48 @@ impl Waits {
 
     /// Returns the estimate, with the ages of jobs that still wait.
     pub(super) fn survival(&self, ages: &[f64]) -> Survival {
-        self.survival_of(self.seen.iter().map(|(wait, _)| *wait).collect(), ages)
+        let expected = self.expected.values().next_back().copied();
+        survival(self.seen.iter().map(|(wait, _)| *wait).collect(), expected, ages)
     }
 
-    /// As [`Waits::survival`], of jobs that asked for about this walltime only.
-    pub(super) fn survival_at(&self, walltime: f64, ages: &[f64]) -> Survival {
+    /// As [`Waits::survival`], of jobs that asked for about this walltime only. Where none did and the batch system
+    /// says nothing, all count.
+    pub(super) fn survival_at(&self, walltime: f64) -> Survival {
         let alike = self.seen.iter().filter(|(_, asked)| (asked / walltime - 1.0).abs() < 0.1);
-        self.survival_of(alike.map(|(wait, _)| *wait).collect(), ages)
+        let alike: Vec<f64> = alike.map(|(wait, _)| *wait).collect();
+        // A longer one waits no less.
+        match self.expected.range(walltime as u64..).next() {
+            None if alike.is_empty() => self.survival(&[]),
+            expected => survival(alike, expected.map(|(_, wait)| *wait), &[]),
+        }
     }
+}
 
-    fn survival_of(&self, mut waits: Vec<f64>, ages: &[f64]) -> Survival {
-        if waits.len() < ENOUGH {
-            match self.expected {
-                Some(wait) => waits.extend(EXPECTED.map(|times| times * wait)),
-                None => waits.extend(PRIOR),
-            }
+fn survival(mut waits: Vec<f64>, expected: Option<f64>, ages: &[f64]) -> Survival {
+    if waits.len() < ENOUGH {
+        match expected {
+            Some(wait) => waits.extend(EXPECTED.map(|times| times * wait)),
+            None => waits.extend(PRIOR),
         }
-        // At the same time, waits that ended come before those that go on.
-        let ended = waits.into_iter().map(|wait| (wait, false));
-        let mut all: Vec<(f64, bool)> = ended.chain(ages.iter().map(|age| (age.max(0.0), true))).collect();
-        all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let mut steps: Vec<(f64, f64)> = Vec::new();
-        let mut share = 1.0;
-        let mut at_risk = all.len() as f64;
-        for (time, censored) in &all {
-            if !censored {
-                share *= 1.0 - 1.0 / at_risk;
-                match steps.last_mut() {
-                    Some(last) if last.0 == *time => last.1 = share,
-                    _ => steps.push((*time, share)),
-                }
-            }
-            at_risk -= 1.0;
-        }
-        Survival { steps, largest: all.last().map_or(0.0, |last| last.0) }
     }
+    // At the same time, waits that ended come before those that go on.
+    let ended = waits.into_iter().map(|wait| (wait, false));
+    let mut all: Vec<(f64, bool)> = ended.chain(ages.iter().map(|age| (age.max(0.0), true))).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut steps: Vec<(f64, f64)> = Vec::new();
+    let mut share = 1.0;
+    let mut at_risk = all.len() as f64;
+    for (time, censored) in &all {
+        if !censored {
+            share *= 1.0 - 1.0 / at_risk;
+            match steps.last_mut() {
+                Some(last) if last.0 == *time => last.1 = share,
+                _ => steps.push((*time, share)),
+            }
+        }
+        at_risk -= 1.0;
+    }
+    Survival { steps, largest: all.last().map_or(0.0, |last| last.0) }
 }
 
 impl Survival {
@@ -165,7 +173,7 @@ mod tests {
     fn nothing_known_is_half_a_minute_and_the_batch_system_knows_better() {
         let mut waits = Waits::default();
         assert_eq!(waits.survival(&[]).quantile(0.5), 30.0);
-        waits.expect(600.0);
+        waits.expect(600.0, 3600.0);
         assert_eq!(waits.survival(&[]).quantile(0.5), 600.0);
         (0..5).for_each(|_| waits.add(7.0, 3600.0));
         assert_eq!(waits.survival(&[]).quantile(0.95), 7.0, "what was seen counts more");
@@ -199,8 +207,8 @@ mod tests {
         let mut waits = Waits::default();
         (0..6).for_each(|_| waits.add(10.0, 3600.0));
         (0..6).for_each(|_| waits.add(500.0, 14_400.0));
-        assert_eq!(waits.survival_at(3600.0, &[]).quantile(0.5), 10.0);
-        assert_eq!(waits.survival_at(14_400.0, &[]).quantile(0.5), 500.0);
+        assert_eq!(waits.survival_at(3600.0).quantile(0.5), 10.0);
+        assert_eq!(waits.survival_at(14_400.0).quantile(0.5), 500.0);
     }
 
     #[test]

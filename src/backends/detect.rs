@@ -181,14 +181,13 @@ fn wrapped(name: &str, head: &[u8]) -> Option<BackendKind> {
     }
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let mentions = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let other = match name {
+    match name {
         "sbatch" | "squeue" => None,
         _ if mentions(&["slurm", "sbatch"]) => Some(BackendKind::Slurm),
         "bsub" | "bjobs" => None,
         _ if mentions(&["bsub", "openlava"]) => Some(BackendKind::Lsf),
         _ => None,
-    };
-    other
+    }
 }
 
 fn head(path: &Path) -> Vec<u8> {

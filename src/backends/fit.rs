@@ -102,7 +102,8 @@ fn one(pool: &PoolSpec, queue: &Queue) -> Option<(String, String, String)> {
     if let Some(closed) = &queue.closed {
         return Some((format!("queue {name} takes no jobs"), closed.clone(), "wait until it does".to_owned()));
     }
-    let walltime = pool.walltime_seconds.filter(|_| pool.qos.is_none());
+    // Of several to choose from the shortest counts.
+    let walltime = pool.walltime_choices.first().copied().or(pool.walltime_seconds).filter(|_| pool.qos.is_none());
     if let (Some(asked), Some(most)) = (walltime, queue.max_walltime_seconds)
         && asked > most
     {
@@ -181,22 +182,9 @@ mod tests {
 
     fn pool(queue: Option<&str>, hours: u64) -> PoolSpec {
         PoolSpec {
-            cores: 1,
-            memory_bytes: None,
-            gpus: 0,
-            gpu_type: None,
             walltime_seconds: (hours > 0).then_some(hours * 3600),
             queue: queue.map(str::to_owned),
-            account: None,
-            qos: None,
-            constraint: None,
-            nodelist: None,
-            exclude: None,
-            directives: Vec::new(),
-            prologue: String::new(),
-            drain_lead_seconds: 60,
-            pin: false,
-            on_exit: None,
+            ..PoolSpec::new(1)
         }
     }
 
@@ -253,6 +241,7 @@ mod tests {
             pool(Some("debug"), 1),
             PoolSpec { cores: 24, memory_bytes: Some(100 << 30), ..pool(Some("regular"), 48) },
             pool(Some("debug,regular"), 48),
+            PoolSpec { walltime_choices: vec![1800, 7200], ..pool(Some("debug"), 2) },
             pool(None, 1),
             pool(None, 0),
         ] {

@@ -34,6 +34,8 @@ use std::time::Duration;
 pub struct Submit {
     /// The pool's name.
     pub pool: String,
+    /// Walltime, where it is to be other than that of the pool.
+    pub walltime_seconds: Option<u64>,
     /// Names, consecutive by number, at least one.
     pub jobs: Vec<(JobSeq, JobName)>,
     /// Nodes to avoid beside those of the pool, by the backend's names; a backend without a choice of nodes
@@ -182,6 +184,11 @@ pub trait Backend: Send + Sync {
     async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError>;
     /// Cancels jobs; those that have ended are no error.
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError>;
+    /// Asks when a job of this shape would start if it were submitted now, in milliseconds since the epoch; its names
+    /// are of no matter. `None` where the batch system does not say.
+    async fn expected_start(&self, _: &Submit) -> Result<Option<u64>, BackendError> {
+        Ok(None)
+    }
     /// Asks the site for its queues and their limits. Where there are none, nothing is known.
     async fn site(&self) -> Result<Site, BackendError> {
         Ok(Site::default())
@@ -199,7 +206,8 @@ pub fn job_home(folder: &Folder, letters: &str, spec: &Spec) -> Result<JobHome, 
     let binary = std::env::current_exe().map_err(|error| {
         Problem::new(Kind::Internal, "cannot find the path of this program").says(error.to_string())
     })?;
-    Ok(JobHome { folder: folder.path().to_owned(), binary, id4: letters.to_owned(), pool: spec.pool.clone() })
+    let home = JobHome::new(folder.path().to_owned(), binary, letters, spec.pool.clone());
+    Ok(JobHome { pools: spec.pools.clone(), ..home })
 }
 
 /// Returns the backend of a cluster.

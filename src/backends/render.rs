@@ -5,14 +5,15 @@
 //! is loaded; and user text comes in as a value, through `{{sh}}` (one shell word) or `{{line}}` (a directive:
 //! no control characters), except the prologue, which is shell code.
 
-use crate::backends::template;
+use crate::backends::{Submit, template};
 use crate::config::spec::{BackendKind, PoolSpec};
 use crate::runtime::ids::{JobName, JobSeq};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What all jobs of a pool have in common.
+/// What the jobs of one submission have in common. That of a cluster is of its default pool;
+/// [`JobHome::of`] makes it that of a submission.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JobHome {
     /// Folder of the cluster, absolute.
@@ -23,9 +24,32 @@ pub struct JobHome {
     pub id4: String,
     /// The shape of a job.
     pub pool: PoolSpec,
+    /// The cluster's further shapes, by name.
+    pub pools: BTreeMap<String, PoolSpec>,
+    /// What the worker must be told of the shape: options and their values, for the shell.
+    pub worker_options: String,
 }
 
 impl JobHome {
+    /// Returns what the jobs of a cluster's default pool have in common.
+    pub fn new(folder: PathBuf, binary: PathBuf, id4: &str, pool: PoolSpec) -> Self {
+        Self { folder, binary, id4: id4.to_owned(), pool, pools: BTreeMap::new(), worker_options: String::new() }
+    }
+    /// Returns what the jobs of a submission have in common.
+    #[must_use]
+    pub fn of(&self, submit: &Submit) -> Self {
+        let mut home = self.clone();
+        if let Some(pool) = self.pools.get(&submit.pool) {
+            home.pool = pool.clone();
+            home.worker_options = format!(" --pool {}", submit.pool);
+        }
+        if let Some(seconds) = submit.walltime_seconds {
+            home.pool.drain_lead_seconds = home.pool.drain_lead(Some(seconds));
+            home.pool.walltime_seconds = Some(seconds);
+            home.worker_options.push_str(&format!(" --walltime {seconds}s"));
+        }
+        home
+    }
     /// Returns the folder of one job.
     pub fn job_folder(&self, name: &JobName) -> PathBuf {
         self.folder.join("jobs").join(name.as_str())
@@ -98,6 +122,7 @@ const FIELDS: &[&str] = &[
     "binary",
     "id4",
     "first",
+    "worker_options",
     "prologue",
 ];
 
@@ -166,6 +191,7 @@ struct Values<'a> {
     binary: &'a str,
     id4: &'a str,
     first: u32,
+    worker_options: &'a str,
     prologue: String,
     #[serde(flatten)]
     own: serde_json::Value,
@@ -173,7 +199,7 @@ struct Values<'a> {
 
 /// Returns the job script.
 pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError> {
-    let JobHome { folder, binary, id4, pool } = input.home;
+    let JobHome { folder, binary, id4, pool, worker_options, .. } = input.home;
     let name = JobName::new(id4, input.first);
     let dialect = Dialect::of(input.backend);
     pool.directives.iter().try_for_each(|directive| not_reserved(directive, dialect.reserved))?;
@@ -203,6 +229,7 @@ pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError>
         binary: text(binary)?,
         id4,
         first: input.first.0,
+        worker_options,
         prologue: prologue.trim_end().to_owned(),
         own: (dialect.values)(input.home)?,
     };

@@ -16,7 +16,7 @@ use crate::backends::{
     Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
 };
 use crate::config::spec::BackendKind;
-use crate::runtime::ids::NativeId;
+use crate::runtime::ids::{JobSeq, NativeId};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -157,9 +157,9 @@ impl Slurm {
         Ok(parse::accounting(&self.home.id4, &answer.stdout))
     }
 
-    fn script(&self, array: JobArray) -> Result<String, BackendError> {
+    fn script(home: &JobHome, array: JobArray) -> Result<String, BackendError> {
         let input = RenderInput {
-            home: &self.home,
+            home,
             backend: BackendKind::Slurm,
             first: array.first,
             count: array.count,
@@ -183,13 +183,14 @@ impl Backend for Slurm {
 
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let array = JobArray::of(&submit.jobs);
-        let script = self.script(array)?;
+        let home = self.home.of(submit);
+        let script = Self::script(&home, array)?;
         let mut call = self.call("sbatch").args(SUBMIT_OPTIONS);
         call = call.timeout(SUBMIT_TIMEOUT).env("SLURM_UMASK", "0077");
-        let given = DEFAULTS.iter().filter(|(_, given)| given(&self.home));
+        let given = DEFAULTS.iter().filter(|(_, given)| given(&home));
         call = call.without(given.map(|(name, _)| *name));
-        let path = self.home.job_folder(&array.name(&self.home.id4)).join("script.sh");
-        let call = call.args(exclude_option(self.home.pool.exclude.as_deref(), &submit.exclude)).arg(&path);
+        let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
+        let call = call.args(exclude_option(home.pool.exclude.as_deref(), &submit.exclude)).arg(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = run(Verb::Submit, &call).await?;
@@ -201,6 +202,18 @@ impl Backend for Slurm {
             1 => vec![NativeId(id.to_owned())],
             count => (0..count).map(|index| NativeId(format!("{id}_{index}"))).collect(),
         })
+    }
+
+    async fn expected_start(&self, submit: &Submit) -> Result<Option<u64>, BackendError> {
+        let script = Self::script(&self.home.of(submit), JobArray { first: JobSeq(0), count: 1 })?;
+        let path = self.home.folder.join("jobs").join("test-only.sh");
+        // The time is printed as this host's local one, in the form that SLURM_TIME_FORMAT says.
+        let call = self.call("sbatch").without(["SLURM_TIME_FORMAT"]).env("TZ", "UTC");
+        let call = call.args(["--test-only", "--export=NIL"]).arg(&path);
+        let written = folder::write_script(path, script, 0o600).await;
+        written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
+        let answer = run(Verb::List, &call).await?;
+        Ok(parse::expected_start(&answer.stderr))
     }
 
     async fn list(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {

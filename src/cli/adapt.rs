@@ -54,7 +54,7 @@ pub(super) fn run(args: &AdaptArgs, context: &Context) -> Result<u8, Problem> {
     };
     let status = context.block_on(work, interrupted)?;
     if context.printer.json {
-        context.printer.data_json(&super::status::view(&folder, folder.spec()?.backend, &status))?;
+        context.printer.data_json(&super::status::view(&folder, &folder.spec()?, &status))?;
     } else if shows {
         context.printer.data(mode(&status))?;
         if let Some(reason) = &status.scaling {

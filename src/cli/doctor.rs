@@ -4,6 +4,7 @@ use super::Context;
 use super::context::interrupted;
 use crate::backends::{Site, site_of};
 use crate::cluster::{Folder, private_umask};
+use crate::config::keys::Key;
 use crate::config::layers::Origin;
 use crate::config::options::{ClusterOption, PoolOptions};
 use crate::config::resolve::Resolved;
@@ -135,7 +136,7 @@ impl Doctor<'_> {
     /// Looks at this host.
     fn host(&mut self, state: &Path, umask: Option<u32>, probe: bool) -> Result<(), Problem> {
         let spec = &self.resolved.spec;
-        let shown = self.resolved.values.iter().find(|shown| shown.key.name() == "backend");
+        let shown = self.resolved.values.iter().find(|shown| shown.key == Key::Backend);
         let why = match shown.map(|shown| &shown.origin) {
             Some(Origin::BuiltIn { because: Some(why) }) => why.clone(),
             Some(origin) => format!("says {origin}"),

@@ -36,7 +36,7 @@ pub(super) fn run(args: &ScaleArgs, context: &Context) -> Result<u8, Problem> {
     };
     let status = context.block_on(work, interrupted)?;
     if context.printer.json {
-        context.printer.data_json(&super::status::view(&folder, folder.spec()?.backend, &status))?;
+        context.printer.data_json(&super::status::view(&folder, &folder.spec()?, &status))?;
     } else {
         context.printer.note(&format!("cluster {} now holds {}", folder.name(), count(u64::from(args.jobs), "job")));
     }

@@ -46,7 +46,7 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<u8, Problem> {
         loop {
             let status = super::up::status(&mut client).await?;
             let text = if context.printer.json {
-                serde_json::to_string(&view(&folder, spec.backend, &status)).unwrap_or_default()
+                serde_json::to_string(&view(&folder, &spec, &status)).unwrap_or_default()
             } else {
                 screen(&folder, &spec, &status, context)
             };
@@ -94,7 +94,9 @@ pub(super) fn screen(folder: &Folder, spec: &Spec, status: &Status, context: &Co
     let mut line = |label: &str, words: &str| {
         let _ = write!(text, "\n  {label:<8} {words}");
     };
-    line("pool", &pool_line(&spec.pool));
+    for (at, (name, pool)) in spec.shapes().enumerate() {
+        line(if at == 0 { "pool" } else { "" }, &pool_line(name, pool));
+    }
     line("work", &work_line(status));
     line("jobs", &jobs_line(status));
     let workers: Vec<_> = status.workers.iter().filter(|worker| worker.state != "silent").collect();
@@ -153,7 +155,7 @@ pub(super) fn screen(folder: &Folder, spec: &Spec, status: &Status, context: &Co
 }
 
 /// The shape of a job.
-fn pool_line(pool: &PoolSpec) -> String {
+fn pool_line(name: &str, pool: &PoolSpec) -> String {
     let mut words = count(u64::from(pool.cores), "core");
     if let Some(bytes) = pool.memory_bytes {
         let _ = write!(words, ", {}", human_size(bytes));
@@ -162,12 +164,13 @@ fn pool_line(pool: &PoolSpec) -> String {
         let _ = write!(words, ", {}", count(u64::from(pool.gpus), "GPU"));
     }
     if let Some(seconds) = pool.walltime_seconds {
-        let _ = write!(words, ", walltime {}", duration(Duration::from_secs(seconds)));
+        let up_to = if pool.walltime_choices.is_empty() { "" } else { "up to " };
+        let _ = write!(words, ", walltime {up_to}{}", duration(Duration::from_secs(seconds)));
     }
     if let Some(queue) = &pool.queue {
         let _ = write!(words, ", queue {}", escape(queue));
     }
-    format!("default: {words} a job")
+    format!("{name}: {words} a job")
 }
 
 /// Says in plain English what a pending job waits for, and what can be done.
@@ -342,6 +345,7 @@ struct JobView<'a> {
     node: Option<&'a str>,
     cores: u32,
     memory_bytes: Option<u64>,
+    walltime_seconds: Option<u64>,
     queued_seconds: u64,
     running_seconds: u64,
     exit_code: Option<i32>,
@@ -380,7 +384,7 @@ fn scaling(status: &Status) -> Scaling<'_> {
 }
 
 /// Returns what `status --json` prints.
-pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Status) -> View<'a> {
+pub(super) fn view<'a>(folder: &'a Folder, spec: &Spec, status: &'a Status) -> View<'a> {
     let jobs = status
         .jobs
         .iter()
@@ -391,6 +395,7 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
                 Some(end) => Some(format!("{}: {}", end.words(), job.reason)),
                 None => Some(job.reason.clone()).filter(|reason| !reason.is_empty()),
             };
+            let pool = spec.shape(&job.pool);
             JobView {
                 name: job.name.as_str(),
                 id: job.id.as_ref().map(|id| id.0.as_str()),
@@ -398,8 +403,9 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
                 state: job.state.as_str(),
                 reason,
                 node: job.node.as_deref(),
-                cores: status.cores,
-                memory_bytes: status.memory_bytes,
+                cores: pool.cores,
+                memory_bytes: pool.memory_bytes,
+                walltime_seconds: job.walltime_seconds.or(pool.walltime_seconds),
                 queued_seconds: queued / 1000,
                 running_seconds: running / 1000,
                 exit_code: job.exit_code,
@@ -424,7 +430,7 @@ pub(super) fn view<'a>(folder: &'a Folder, backend: BackendKind, status: &'a Sta
     let seconds = |ms: u64| milliseconds(ms).as_secs_f64();
     View {
         cluster: folder.name(),
-        backend: backend.as_str(),
+        backend: spec.backend.as_str(),
         engine: "native",
         scaling: scaling(status),
         server: ServerView {

@@ -5,6 +5,7 @@ use crate::backends::leftovers::sweep;
 use crate::cluster::Folder;
 use crate::config::host;
 use crate::config::options::ClusterOption;
+use crate::config::spec::Spec;
 use crate::config::units::{parse_duration, parse_size};
 use crate::doctor::probe;
 use crate::error::{Kind, Problem};
@@ -32,6 +33,12 @@ pub(super) struct WorkerArgs {
     /// The job it runs in.
     #[arg(long, hide = true, value_name = "NAME")]
     job: Option<String>,
+    /// The pool of the job.
+    #[arg(long, hide = true, value_name = "NAME", default_value = Spec::DEFAULT_POOL)]
+    pool: String,
+    /// The job's time limit, where it is not its pool's.
+    #[arg(long, hide = true, value_name = "TIME", value_parser = parse_duration)]
+    walltime: Option<u64>,
     /// End what is left of the job's processes.
     #[arg(long, hide = true)]
     sweep: bool,
@@ -98,7 +105,7 @@ pub(super) fn run(args: &WorkerArgs, context: &Context) -> Result<u8, Problem> {
             }
             Ok(u8::from(swept.left > 0))
         }
-        (None, Some(folder), Some(job)) => in_job(&Folder::at(folder), job_name(job)?, context),
+        (None, Some(folder), Some(job)) => in_job(&Folder::at(folder), job_name(job)?, args, context),
         _ => Err(usage("nothing to do").fix("dcluster worker join")),
     }
 }
@@ -136,19 +143,21 @@ fn gpus(context: &Context) -> Vec<String> {
     listed.split(',').filter(|id| !id.is_empty() && *id != "NoDevFiles").map(str::to_owned).collect()
 }
 
-fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Problem> {
+fn in_job(folder: &Folder, job: JobName, args: &WorkerArgs, context: &Context) -> Result<u8, Problem> {
     super::server::start_log(std::io::stderr, context);
     folder.open()?;
     if probe::is_probe(folder) {
         return probe::run(folder, &job, context.variables.home().as_deref(), &temporary(context));
     }
     let spec = folder.spec()?;
+    let pool = spec.shape(&args.pool);
     let ids = gpus(context);
-    let gpus: Vec<String> = if ids.is_empty() { (0..spec.pool.gpus).map(|id| id.to_string()).collect() } else { ids };
-    let memory = spec.pool.memory_bytes.or(host::memory_bytes()).unwrap_or(u64::MAX);
-    let cores = spec.pool.pin.then(|| set_aside(spec.pool.cores)).transpose()?;
+    let gpus: Vec<String> = if ids.is_empty() { (0..pool.gpus).map(|id| id.to_string()).collect() } else { ids };
+    let memory = pool.memory_bytes.or(host::memory_bytes()).unwrap_or(u64::MAX);
+    let cores = pool.pin.then(|| set_aside(pool.cores)).transpose()?;
+    let walltime_seconds = args.walltime.or(pool.walltime_seconds);
     let capacity = Capacity {
-        cores: spec.pool.cores,
+        cores: pool.cores,
         memory_bytes: memory,
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
         numa: cores.as_ref().map(Cores::by_node).unwrap_or_default(),
@@ -160,10 +169,10 @@ fn in_job(folder: &Folder, job: JobName, context: &Context) -> Result<u8, Proble
         gpus,
         cores,
         temporary: temporary(context),
-        on_exit: spec.pool.on_exit,
+        on_exit: pool.on_exit.clone(),
         // As asked for; the server's next listing knows better.
-        walltime_left: spec.pool.walltime_seconds,
-        drain_lead_seconds: spec.pool.drain_lead_seconds,
+        walltime_left: walltime_seconds,
+        drain_lead_seconds: pool.drain_lead(args.walltime),
         orphan_timeout_seconds: spec.orphan_timeout_seconds,
         environment: environment(context),
     })?;

@@ -11,6 +11,8 @@ pub enum Key {
     Name,
     /// Which `[profile.NAME]` to use.
     Profile,
+    /// Which profiles are further pools.
+    Pools,
     /// Where jobs run.
     Backend,
     /// Jobs to ask for.
@@ -86,9 +88,10 @@ const fn names(
 
 impl Key {
     /// Every key, in the order in which people read them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Name,
         Self::Profile,
+        Self::Pools,
         Self::Backend,
         Self::Jobs,
         Self::Cores,
@@ -123,6 +126,7 @@ impl Key {
         match self {
             Self::Name => names("name", "--name", "DCLUSTER_NAME", &["cluster"]),
             Self::Profile => names("profile", "--profile", "DCLUSTER_PROFILE", &["default-profile"]),
+            Self::Pools => names("pools", "--pool", "DCLUSTER_POOLS", &["pool"]),
             Self::Backend => names("backend", "--backend", "DCLUSTER_BACKEND", &[]),
             Self::Jobs => names("jobs", "--jobs", "DCLUSTER_JOBS", &[]),
             Self::Cores => names("cores", "--cores", "DCLUSTER_CORES", &["cpus", "ncpus", "cpus-per-task"]),

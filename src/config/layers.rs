@@ -103,6 +103,8 @@ impl Layer {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
     pub(super) values: Values,
+    /// The settings of each profile that is a further pool.
+    pub(super) pools: BTreeMap<String, Settings>,
 }
 
 /// All layers.
@@ -127,13 +129,13 @@ impl Layers {
             return Err(problem.clone());
         }
         let Some(asked) = self.profile() else {
-            return Ok(self.merged(None));
+            return self.with_pools(self.merged(None));
         };
         let RawValue::Scalar(name) = &asked.value else {
             return Err(ConfigError::new("a profile is one name").at(&asked.origin));
         };
         if self.profile_names().any(|known| known == name) {
-            return Ok(self.merged(Some(name)));
+            return self.with_pools(self.merged(Some(name)));
         }
         let error = ConfigError::new(format!("there is no profile {}", quoted(name))).at(&asked.origin);
         Err(self.with_known_profiles(error, name))
@@ -159,7 +161,29 @@ impl Layers {
         {
             values.extend(layer.iter().map(|(key, raw)| (*key, raw.clone())));
         }
-        Settings { values }
+        Settings { values, pools: BTreeMap::new() }
+    }
+
+    /// Adds the settings of the further pools: their profiles are laid over everything else.
+    ///
+    /// # Errors
+    /// If there is no such profile.
+    fn with_pools(&self, mut settings: Settings) -> Result<Settings, ConfigError> {
+        let Some(raw) = settings.values.get(&Key::Pools) else { return Ok(settings) };
+        // What is no list of names is said where values are read.
+        for name in super::values::pools(&raw.value).unwrap_or_default() {
+            if !self.profile_names().any(|known| known == name) {
+                let error = ConfigError::new(format!("there is no profile {} to be a pool", quoted(&name)));
+                return Err(self.with_known_profiles(error.at(&raw.origin), &name));
+            }
+            let mut values = self.merged(None).values;
+            values.remove(&Key::Backend);
+            for file in &self.files {
+                values.extend(file.profiles.get(&name).into_iter().flatten().map(|(key, raw)| (*key, raw.clone())));
+            }
+            settings.pools.insert(name, Settings { values, pools: BTreeMap::new() });
+        }
+        Ok(settings)
     }
 
     /// Returns who asks for a profile: the strongest layer that does.

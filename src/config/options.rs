@@ -29,9 +29,18 @@ pub struct PoolOptions {
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
 
+    /// Further kind of job, as [profile.PROFILE] of the configuration files says; repeatable.
+    ///
+    /// It is a job as the other options say, with the profile's values over them. With --max, the tasks decide of
+    /// which kind jobs are asked for; a fixed number of jobs is of the kind that the options say.
+    #[arg(long = "pool", value_name = "PROFILE")]
+    pub pools: Vec<String>,
+
     /// Where jobs run: local, slurm, pbs, sge or lsf.
     ///
-    /// Default: slurm where sbatch and squeue are on the PATH, else local (this machine).
+    /// Default: the batch system whose commands are on the PATH, else local (this machine); `up` says which and
+    /// why. Where there are several, the one whose variable is set (SLURM_CONF, PBS_CONF_FILE, SGE_ROOT,
+    /// LSF_ENVDIR), then in the order above.
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
 
@@ -58,7 +67,8 @@ pub struct PoolOptions {
     /// Time limit of one job, like 01:30:00, 1h30m or 2-12 (default: the queue's).
     ///
     /// HH:MM:SS, DAYS-HH, DAYS-HH:MM and DAYS-HH:MM:SS as Slurm writes them; 90m, 90min, 1h30m,
-    /// "2 days" as people do. Refused, since batch systems disagree about them: a number alone
+    /// "2 days" as people do. auto, or auto:12h, is from 15 min to 4 h (to 12 h): while the number of jobs follows
+    /// the load (--max), each job gets what starts soonest and is enough for its tasks; else the longest. Refused, since batch systems disagree about them: a number alone
     /// (minutes or seconds?) and 90:00 (minutes and seconds, or hours and minutes?).
     #[arg(long, alias = "time", value_name = "TIME")]
     pub walltime: Option<String>,
@@ -205,6 +215,7 @@ impl PoolOptions {
     pub fn add_to(&self, layer: &mut Layer) {
         let Self {
             profile,
+            pools,
             backend,
             jobs,
             cores,
@@ -252,7 +263,7 @@ impl PoolOptions {
         ] {
             set(layer, key, text.as_deref());
         }
-        for (key, lines) in [(Key::Directives, directives), (Key::Prologue, prologue)] {
+        for (key, lines) in [(Key::Pools, pools), (Key::Directives, directives), (Key::Prologue, prologue)] {
             if !lines.is_empty() {
                 layer.set_flag(key, RawValue::List(lines.clone()));
             }

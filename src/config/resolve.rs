@@ -5,12 +5,13 @@ use super::host::Facts;
 use super::keys::Key;
 use super::layers::{Layers, Origin, RawValue, Settings};
 use super::options::AdaptOptions;
-use super::problem::ConfigError;
+use super::problem::{ConfigError, quoted};
 use super::spec::{Adapt, BackendKind, PoolSpec, Spec};
 use super::units::{clock_duration, human_duration, human_size};
 use super::values;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 
 /// Least walltime, in seconds: no worker comes up, works and drains within a minute.
 const WALLTIME_LEAST: u64 = 61;
@@ -103,6 +104,7 @@ impl Resolver<'_> {
             self.or_default(Key::Backend, values::backend, |kind| kind.as_str().to_owned(), default_backend(facts));
         let is_local = backend.value == BackendKind::Local;
         let pool = self.pool(&backend, facts);
+        let pools = self.further_pools(&backend, facts);
         let jobs = self.or_default(
             Key::Jobs,
             |raw| values::count(raw, "jobs", 0, values::JOBS_MAX),
@@ -130,6 +132,7 @@ impl Resolver<'_> {
         let spec = Spec {
             backend: backend.value,
             pool,
+            pools,
             adapt: self.adapt(jobs.value, &jobs.origin),
             jobs: jobs.value,
             counters: counters.value,
@@ -138,6 +141,30 @@ impl Resolver<'_> {
             orphan_timeout_seconds: orphan_timeout.value,
         };
         (name.value, spec)
+    }
+
+    /// A further pool is what the default one would be, with the values of its profile over it.
+    fn further_pools(&mut self, backend: &Value<BackendKind>, facts: &Facts) -> BTreeMap<String, PoolSpec> {
+        let names =
+            self.or_default(Key::Pools, values::pools, |names| none_if_empty(&names.join(", ")), built_in(Vec::new()));
+        let mut pools = BTreeMap::new();
+        for name in names.value {
+            let Some(settings) = self.settings.pools.get(&name) else { continue };
+            let mut resolver = Resolver { settings, problems: Vec::new(), shown: Vec::new() };
+            let kind = resolver.parsed(Key::Backend, values::backend);
+            if let Some(Value { value, origin }) = kind.filter(|kind| kind.value != backend.value) {
+                let (other, ours) = (value.as_str(), backend.value.as_str());
+                let problem = ConfigError::new(format!(
+                    "pool {} is of the {other} backend, and the cluster of {ours}",
+                    quoted(&name)
+                ));
+                resolver.problems.push(problem.at(&origin).because("all jobs of a cluster go to one backend"));
+            }
+            let pool = resolver.pool(backend, facts);
+            self.problems.append(&mut resolver.problems);
+            pools.insert(name, pool);
+        }
+        pools
     }
 
     /// The number of jobs follows the load where a maximum is given. What is typed wins over what is written:
@@ -209,13 +236,14 @@ impl Resolver<'_> {
             default_cores(is_local, facts),
         );
         let gpus = self.gpus();
-        let walltime_seconds = self.walltime(is_local);
+        let (walltime_seconds, walltime_choices) = self.walltime(is_local);
         PoolSpec {
             cores: cores.value,
             memory_bytes: self.memory(is_local, facts),
             gpus: gpus.0,
             gpu_type: gpus.1,
             walltime_seconds,
+            walltime_choices,
             queue: self.word(Key::Queue, is_local),
             account: self.word(Key::Account, is_local),
             qos: self.word(Key::Qos, is_local),
@@ -326,13 +354,23 @@ impl Resolver<'_> {
         gpus.value
     }
 
-    fn walltime(&mut self, is_local: bool) -> Option<u64> {
-        self.optional_as(
-            Key::Walltime,
-            |raw| values::duration(raw, WALLTIME_LEAST),
-            |seconds| clock_duration(*seconds),
-            if is_local { "none" } else { "the queue's default" },
-        )
+    /// Returns the walltime, and those to choose from. This machine has no queue in which a shorter one starts sooner.
+    fn walltime(&mut self, is_local: bool) -> (Option<u64>, Vec<u64>) {
+        let parsed = self.parsed(Key::Walltime, |raw| values::walltime(raw, WALLTIME_LEAST));
+        let parsed = parsed.filter(|parsed| !is_local || parsed.value.1.is_empty());
+        let Some(Value { value: (seconds, choices), origin }) = parsed else {
+            let otherwise = if is_local { "none" } else { "the queue's default" };
+            self.show(Key::Walltime, Json::Null, otherwise.to_owned(), Origin::BuiltIn { because: None });
+            return (None, Vec::new());
+        };
+        let text = match choices.first() {
+            Some(shortest) => {
+                format!("auto: {} to {}, as the load needs", clock_duration(*shortest), clock_duration(seconds))
+            }
+            None => clock_duration(seconds),
+        };
+        self.show(Key::Walltime, json!(seconds), text, origin);
+        (Some(seconds), choices)
     }
 
     fn drain_lead(&mut self, walltime_seconds: Option<u64>) -> u64 {

@@ -62,6 +62,10 @@ pub struct Spec {
     pub backend: BackendKind,
     /// The job shape; called `default`.
     pub pool: PoolSpec,
+    /// Further job shapes, by the names of their profiles. Where the number of jobs follows the load, the tasks
+    /// decide of which shape jobs are asked for; else they are of the default one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<String, PoolSpec>,
     /// Jobs asked for at `up`.
     pub jobs: u32,
     /// Asked for at `up`: their number follows the load.
@@ -78,6 +82,37 @@ pub struct Spec {
     pub address: Option<std::net::IpAddr>,
     /// Seconds a worker lives on without its server.
     pub orphan_timeout_seconds: u64,
+}
+
+impl Spec {
+    /// Returns a cluster of no jobs as yet, whose workers live on for five minutes without their server.
+    pub fn new(backend: BackendKind, pool: PoolSpec) -> Self {
+        Self {
+            backend,
+            pool,
+            pools: BTreeMap::new(),
+            jobs: 0,
+            adapt: None,
+            counters: BTreeMap::new(),
+            interface: None,
+            address: None,
+            orphan_timeout_seconds: 300,
+        }
+    }
+
+    /// Name of the pool that there always is.
+    pub const DEFAULT_POOL: &str = "default";
+
+    /// Returns all pools by name, the default one first.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &PoolSpec)> {
+        let further = self.pools.iter().map(|(name, pool)| (name.as_str(), pool));
+        std::iter::once((Self::DEFAULT_POOL, &self.pool)).chain(further)
+    }
+
+    /// Returns the shape of a pool's jobs; that of the default one where the cluster has no such pool any more.
+    pub fn shape(&self, pool: &str) -> &PoolSpec {
+        self.pools.get(pool).unwrap_or(&self.pool)
+    }
 }
 
 /// The number of jobs follows the load.
@@ -146,6 +181,10 @@ pub struct PoolSpec {
     /// Walltime of one job; `None` = the queue's default (on `local`: none).
     #[serde(default)]
     pub walltime_seconds: Option<u64>,
+    /// Walltimes to choose from, ascending, where the walltime is to be found (`--walltime auto`); `walltime_seconds`
+    /// is then the longest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub walltime_choices: Vec<u64>,
     /// Queue or partition.
     #[serde(default)]
     pub queue: Option<String>,
@@ -178,4 +217,37 @@ pub struct PoolSpec {
     /// Shell line that a worker runs before it leaves.
     #[serde(default)]
     pub on_exit: Option<String>,
+}
+
+impl PoolSpec {
+    /// Returns the shape of jobs of which only the cores are said.
+    pub fn new(cores: u32) -> Self {
+        Self {
+            cores,
+            memory_bytes: None,
+            gpus: 0,
+            gpu_type: None,
+            walltime_seconds: None,
+            walltime_choices: Vec::new(),
+            queue: None,
+            account: None,
+            qos: None,
+            constraint: None,
+            nodelist: None,
+            exclude: None,
+            directives: Vec::new(),
+            prologue: String::new(),
+            drain_lead_seconds: 60,
+            pin: false,
+            on_exit: None,
+        }
+    }
+
+    /// Returns the drain lead of a job that was asked for with `walltime_seconds`, where that is not the pool's.
+    pub fn drain_lead(&self, walltime_seconds: Option<u64>) -> u64 {
+        match walltime_seconds {
+            Some(_) => self.drain_lead_seconds.min(super::resolve::drain_lead_of(walltime_seconds)),
+            None => self.drain_lead_seconds,
+        }
+    }
 }

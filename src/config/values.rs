@@ -3,7 +3,7 @@
 
 use super::layers::RawValue;
 use super::problem::{ConfigError, nearest, quoted};
-use super::spec::{Adapt, BackendKind};
+use super::spec::{Adapt, BackendKind, Spec};
 use super::units::{human_duration, parse_duration, parse_size};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -128,6 +128,30 @@ pub(super) fn size(raw: &RawValue) -> Parsed<u64> {
     Ok(bytes)
 }
 
+/// Time limits to choose from, in seconds: those at which queues and their backfill change most often.
+const LADDER: [u64; 9] = [900, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400, 172_800];
+/// The longest of `auto`, in seconds.
+const AUTO_LONGEST: u64 = 14_400;
+
+/// Parses a time limit, or `auto` and `auto:12h`: the longest, and those to choose from, ascending.
+///
+/// # Errors
+/// If it is neither, or less than `least` seconds.
+pub fn walltime(raw: &RawValue, least: u64) -> Parsed<(u64, Vec<u64>)> {
+    let text = scalar(raw)?;
+    let longest = match text.split_once(':') {
+        _ if text == "auto" => AUTO_LONGEST,
+        Some(("auto", longest)) => duration(&RawValue::Scalar(longest.to_owned()), LADDER[0])?,
+        _ => return Ok((duration(raw, least)?, Vec::new())),
+    };
+    Ok((longest, ladder(longest)))
+}
+
+/// Returns the time limits to choose from up to `longest`, in seconds, ascending.
+fn ladder(longest: u64) -> Vec<u64> {
+    LADDER.into_iter().take_while(|rung| *rung < longest).chain([longest]).collect()
+}
+
 /// Parses a duration of at least `least` seconds.
 pub(super) fn duration(raw: &RawValue, least: u64) -> Parsed<u64> {
     let text = scalar(raw)?;
@@ -159,6 +183,28 @@ pub(super) fn gpus(raw: &RawValue) -> Parsed<(u32, Option<String>)> {
         }
         kind => Ok((number, kind.map(str::to_owned))),
     }
+}
+
+/// Parses the names of profiles that are pools.
+pub(super) fn pools(raw: &RawValue) -> Parsed<Vec<String>> {
+    let names = match raw {
+        RawValue::List(names) => names.clone(),
+        other => scalar(other)?.split(',').map(|name| name.trim().to_owned()).collect(),
+    };
+    for (at, name) in names.iter().enumerate() {
+        let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let why = if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.chars().all(good) {
+            "a pool's name has 1 to 64 letters, digits, . _ and -"
+        } else if name == Spec::DEFAULT_POOL {
+            "there always is a pool of that name: its shape is that of --cores, --memory and so on"
+        } else if names[..at].contains(name) {
+            "it stands twice"
+        } else {
+            continue;
+        };
+        return Err(ConfigError::new(format!("{} cannot be a further pool", quoted(name))).because(why));
+    }
+    Ok(names)
 }
 
 /// Parses a word that ends in a directive; lists are joined with commas.

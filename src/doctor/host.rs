@@ -138,8 +138,8 @@ impl Place {
             path: path.to_owned(),
             kind,
             shared,
-            free_bytes: room.map(|room| u64::from(room.blocks_available()) * u64::from(room.fragment_size())),
-            free_files: room.filter(|room| room.files() > 0).map(|room| u64::from(room.files_available())),
+            free_bytes: room.map(|room| room.blocks_available() * room.fragment_size()),
+            free_files: room.filter(|room| room.files() > 0).map(|room| room.files_available()),
             refused: trial(path).err().map(|error| error.to_string()),
         }
     }
@@ -237,11 +237,11 @@ pub fn umask_check(umask: Option<u32>) -> Check {
 /// Whether systemd ends what a user leaves behind at log-out (logind.conf(5), `KillUserProcesses`), read from the
 /// files in their order; the last word counts.
 pub fn kills_at_logout(texts: &[String]) -> bool {
-    let words = texts.iter().flat_map(|text| text.lines()).filter_map(|line| {
+    let mut words = texts.iter().flat_map(|text| text.lines()).filter_map(|line| {
         let (key, value) = line.trim().split_once('=')?;
         (key.trim() == "KillUserProcesses").then(|| value.trim().to_ascii_lowercase())
     });
-    matches!(words.last().as_deref(), Some("yes" | "true" | "on" | "1"))
+    matches!(words.next_back().as_deref(), Some("yes" | "true" | "on" | "1"))
 }
 
 /// Judges whether a server stays when its user logs out.

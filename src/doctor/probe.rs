@@ -254,17 +254,7 @@ mod tests {
     use crate::runtime::ids::JobSeq;
 
     fn cluster(state: &Path) -> (Folder, crate::cluster::Identity, JobName) {
-        let pool: PoolSpec = serde_json::from_str(r#"{"cores":1,"drain_lead_seconds":1}"#).unwrap();
-        let spec = Spec {
-            backend: BackendKind::Local,
-            pool,
-            jobs: 1,
-            adapt: None,
-            counters: Default::default(),
-            interface: None,
-            address: None,
-            orphan_timeout_seconds: 1,
-        };
+        let spec = Spec::new(BackendKind::Local, PoolSpec::new(1));
         let folder = Folder::of(state, ".doctor-test");
         folder.create(&spec, b"").unwrap();
         folder.write(MARK, b"").unwrap();

@@ -77,6 +77,7 @@ pub fn shape(pool: &PoolSpec) -> PoolSpec {
         memory_bytes: pool.memory_bytes.map(|bytes| bytes.min(MEMORY_BYTES)),
         gpus: pool.gpus.min(1),
         walltime_seconds: Some(walltime),
+        walltime_choices: Vec::new(),
         // Its early warning is no sign of an end.
         drain_lead_seconds: 30.min(walltime / 4),
         on_exit: None,
@@ -102,8 +103,10 @@ impl Mark {
     }
 
     /// Whether it is certain that the doctor is gone.
-    fn is_gone(self) -> bool {
+    fn is_gone(&self) -> bool {
         let Self { host, boot, pid, pid_namespace, pid_start } = self;
+        let (host, boot) = (host.clone(), boot.clone());
+        let (pid, pid_namespace, pid_start) = (*pid, *pid_namespace, *pid_start);
         let evidence = clock::evidence(&Holder { nonce: [0; 16], host, boot, pid, pid_namespace, pid_start }, None);
         let dead = evidence.same_pid_namespace && evidence.pid_alive_with_same_start == Some(false);
         evidence.same_host && (evidence.same_boot == Some(false) || dead)
@@ -133,8 +136,15 @@ impl Visit {
         let tag: String = random()?.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         let folder = Folder::of(state, &format!("{PREFIX}{tag}"));
         // All addresses, whatever is configured: which of them work is the question.
-        let spec =
-            Spec { pool: shape(&spec.pool), jobs: 1, adapt: None, interface: None, address: None, ..spec.clone() };
+        let spec = Spec {
+            pool: shape(&spec.pool),
+            pools: Default::default(),
+            jobs: 1,
+            adapt: None,
+            interface: None,
+            address: None,
+            ..spec.clone()
+        };
         folder.create(&spec, environment)?;
         let prepared = Self::in_folder(&folder, spec).await;
         if prepared.is_err() {
@@ -182,8 +192,12 @@ impl Visit {
         self.asked = true;
         // What it may learn first is no reason to stop.
         let _ = self.backend.prepare().await;
-        let submit =
-            Submit { pool: "default".to_owned(), jobs: vec![(JobSeq(1), self.job.name.clone())], exclude: Vec::new() };
+        let submit = Submit {
+            pool: "default".to_owned(),
+            walltime_seconds: None,
+            jobs: vec![(JobSeq(1), self.job.name.clone())],
+            exclude: Vec::new(),
+        };
         let submitted = self.backend.submit(&submit).await;
         let submitted = submitted.map(|ids| ids.into_iter().next().unwrap_or(NativeId(String::new())));
         self.outcome.submitted = submitted.clone();
@@ -357,7 +371,7 @@ pub async fn sweep(state: &Path) -> (usize, Vec<String>) {
     for name in names.filter(|name| name.starts_with(PREFIX)) {
         let folder = Folder::of(state, &name);
         let mark = folder.read(MARK).ok().and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
-        if !mark.is_some_and(Mark::is_gone) {
+        if !mark.is_some_and(|mark| mark.is_gone()) {
             continue;
         }
         match sweep_one(&folder).await {

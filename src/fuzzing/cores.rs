@@ -26,34 +26,8 @@ fn at(clock: u64) -> Moment {
 }
 
 fn new_core() -> Core {
-    let pool = PoolSpec {
-        cores: 2,
-        memory_bytes: None,
-        gpus: 0,
-        gpu_type: None,
-        walltime_seconds: None,
-        queue: None,
-        account: None,
-        qos: None,
-        constraint: None,
-        nodelist: None,
-        exclude: None,
-        directives: Vec::new(),
-        prologue: String::new(),
-        pin: false,
-        on_exit: None,
-        drain_lead_seconds: 60,
-    };
-    let spec = Spec {
-        backend: BackendKind::Local,
-        pool,
-        jobs: 0,
-        adapt: None,
-        counters: BTreeMap::from([("lic".to_owned(), 2)]),
-        interface: None,
-        address: None,
-        orphan_timeout_seconds: 60,
-    };
+    let counters = BTreeMap::from([("lic".to_owned(), 2)]);
+    let spec = Spec { counters, orphan_timeout_seconds: 60, ..Spec::new(BackendKind::Local, PoolSpec::new(2)) };
     let options = CoreOptions {
         folder: "/c".into(),
         letters: "abcd".to_owned(),

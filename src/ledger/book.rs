@@ -111,6 +111,7 @@ pub enum Aim {
 pub struct Ledger {
     pub(super) id4: String,
     pub(super) epoch: u32,
+    /// Pool of the jobs of a number that is held.
     pub(super) pool: String,
     pub(super) jobs: BTreeMap<JobSeq, Job>,
     /// Of live jobs.

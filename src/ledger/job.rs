@@ -137,6 +137,9 @@ pub struct Job {
     pub name: JobName,
     /// Pool.
     pub pool: String,
+    /// Walltime it was asked for with, where that is not its pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walltime_seconds: Option<u64>,
     /// Number of the first job of the submit command it belongs to.
     pub submit: JobSeq,
     /// Epoch of the server that intended it.

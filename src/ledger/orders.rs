@@ -1,6 +1,6 @@
 //! What the ledger says to the rest: orders for the backend, notices for core and people.
 
-use crate::adapt::Decision;
+use crate::adapt::{Decision, Submission};
 use crate::backends::{JobRef, Submit};
 use crate::runtime::ids::{JobName, JobSeq};
 
@@ -17,6 +17,8 @@ pub enum Order {
     Account(Vec<JobRef>),
     /// Cancel these.
     Cancel(Vec<JobRef>),
+    /// Ask when jobs of these pools and walltimes would start; from the scaling loop, not from the ledger.
+    Expect(Vec<(String, u64)>),
     /// Ask the job's worker to leave when its tasks are done.
     Drain(JobSeq),
     /// Look whether the job script wrote its end.
@@ -71,18 +73,36 @@ pub struct Situation {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scaling {
     /// Jobs to submit.
-    pub submit: u32,
+    pub submit: Vec<Wish>,
     /// Jobs to cancel, unless their workers are up.
     pub cancel: Vec<JobSeq>,
     /// Jobs to drain.
     pub drain: Vec<JobSeq>,
 }
 
+/// Jobs of one shape to submit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wish {
+    /// The pool.
+    pub pool: String,
+    /// Walltime, where it is to be other than that of the pool.
+    pub walltime_seconds: Option<u64>,
+    /// How many.
+    pub jobs: u32,
+}
+
+impl From<&Submission> for Wish {
+    fn from(some: &Submission) -> Self {
+        let walltime_seconds = some.walltime.map(|seconds| seconds.ceil() as u64);
+        Self { pool: some.pool.clone(), walltime_seconds, jobs: some.jobs }
+    }
+}
+
 impl From<&Decision> for Scaling {
     fn from(decision: &Decision) -> Self {
         let jobs = |ids: &[u32]| ids.iter().map(|id| JobSeq(*id)).collect();
         Self {
-            submit: decision.submit.iter().map(|some| some.jobs).sum(),
+            submit: decision.submit.iter().map(Wish::from).collect(),
             cancel: jobs(&decision.cancel),
             drain: jobs(&decision.drain),
         }

@@ -2,7 +2,7 @@
 
 use super::book::Watch;
 use super::limits::{CANCEL_PAUSE_MAX, SECOND};
-use super::{Aim, Job, JobState, Ledger, Moment, Order, Scaling, Situation};
+use super::{Aim, Job, JobState, Ledger, Moment, Order, Scaling, Situation, Wish};
 use crate::backends::{JobRef, Submit};
 use crate::runtime::ids::{JobName, JobSeq};
 
@@ -65,7 +65,8 @@ impl Ledger {
         }
         let count = self.breaker.allow(missing, existing, now);
         if count > 0 {
-            self.intend(count, now, orders);
+            let wish = Wish { pool: self.pool.clone(), walltime_seconds: None, jobs: count };
+            self.intend(wish, now, orders);
         }
     }
 
@@ -85,9 +86,13 @@ impl Ledger {
         for seq in &scaling.drain {
             self.drain(*seq, orders);
         }
-        let count = scaling.submit.min(self.may_submit(now));
-        if count > 0 {
-            self.intend(count, now, orders);
+        let mut room = self.may_submit(now);
+        for wish in &scaling.submit {
+            let jobs = wish.jobs.min(room);
+            room -= jobs;
+            if jobs > 0 {
+                self.intend(Wish { jobs, ..wish.clone() }, now, orders);
+            }
         }
         let staying = self.live().filter(|job| !job.leaves()).count();
         self.wanted = u32::try_from(staying).unwrap_or(u32::MAX);
@@ -105,7 +110,8 @@ impl Ledger {
         true
     }
 
-    fn intend(&mut self, count: u32, now: Moment, orders: &mut Vec<Order>) {
+    fn intend(&mut self, wish: Wish, now: Moment, orders: &mut Vec<Order>) {
+        let Wish { pool, walltime_seconds, jobs: count } = wish;
         let first = self.next;
         let mut jobs = Vec::new();
         for seq in (first.0..first.0 + count).map(JobSeq) {
@@ -113,7 +119,8 @@ impl Ledger {
             let job = Job {
                 seq,
                 name: name.clone(),
-                pool: self.pool.clone(),
+                pool: pool.clone(),
+                walltime_seconds,
                 submit: first,
                 epoch: self.epoch,
                 state: JobState::Intended,
@@ -142,7 +149,7 @@ impl Ledger {
         self.next = JobSeq(first.0 + count);
         self.breaker.on_intended(first);
         let exclude = self.nodes.avoided(now);
-        orders.push(Order::Submit(Submit { pool: self.pool.clone(), jobs, exclude }));
+        orders.push(Order::Submit(Submit { pool, walltime_seconds, jobs, exclude }));
     }
 
     /// Too many jobs: those without a worker go first (newest first), then the least loaded workers drain.

@@ -117,7 +117,7 @@ impl Ledger {
                 self.cancel_trouble = Some(format!("jobs could not be cancelled: {error}"));
             }
             Order::ReadSentinels(_) => self.reading = false,
-            Order::Submit(_) | Order::Drain(_) => {}
+            Order::Submit(_) | Order::Expect(_) | Order::Drain(_) => {}
         }
     }
 

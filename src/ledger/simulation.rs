@@ -6,7 +6,7 @@
 
 mod site;
 
-use super::{EndReason, Job, JobState, Ledger, Moment, Order, Scaling, Situation};
+use super::{EndReason, Job, JobState, Ledger, Moment, Order, Scaling, Situation, Wish};
 use crate::backends::EndedHow;
 use crate::runtime::ids::{JobSeq, NativeId};
 use fastrand::Rng;
@@ -158,7 +158,13 @@ impl World {
         let wanted = self.wanted as usize;
         let more = wanted.saturating_sub(staying.len());
         let fewer: Vec<JobSeq> = staying.into_iter().skip(wanted).collect();
-        Scaling { submit: more as u32 + u32::from(self.chance(10)), cancel: fewer.clone(), drain: fewer }
+        let jobs = more as u32 + u32::from(self.chance(10));
+        let wish = |pool: &str, walltime_seconds, jobs| Wish { pool: pool.to_owned(), walltime_seconds, jobs };
+        let submit = match self.chance(30) {
+            true => vec![wish("big", Some(900), jobs / 2), wish("default", None, jobs - jobs / 2)],
+            false => vec![wish("default", None, jobs)],
+        };
+        Scaling { submit, cancel: fewer.clone(), drain: fewer }
     }
 
     /// The server dies and comes back: what was not durable is forgotten, commands under way go on.

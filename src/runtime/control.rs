@@ -281,10 +281,6 @@ pub struct Status {
     pub jobs_ended: u32,
     /// Jobs ever submitted.
     pub jobs_submitted: u32,
-    /// Cores of one job.
-    pub cores: u32,
-    /// Memory of one job.
-    pub memory_bytes: Option<u64>,
     /// Workers that are here.
     pub workers: Vec<WorkerInfo>,
     /// Tasks.

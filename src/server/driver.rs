@@ -3,7 +3,7 @@
 
 use super::core::Done;
 use crate::backends::sentinel::Sentinel;
-use crate::backends::{Backend, BackendError, ErrorClass};
+use crate::backends::{Backend, BackendError, ErrorClass, Submit};
 use crate::ledger::Order;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +31,23 @@ pub(super) async fn carry_out(order: Order, backend: Arc<dyn Backend>, jobs: Pat
             Ok(()) => Done::Cancelled(jobs.clone()),
             Err(error) => Done::Failed(order, error),
         },
+        Order::Expect(asked) => {
+            let mut starts = Vec::new();
+            for (pool, walltime_seconds) in asked {
+                let submit = Submit {
+                    pool: pool.clone(),
+                    walltime_seconds: Some(*walltime_seconds),
+                    jobs: Vec::new(),
+                    exclude: Vec::new(),
+                };
+                match backend.expected_start(&submit).await {
+                    Ok(Some(start)) => starts.push((pool.clone(), *walltime_seconds, start)),
+                    Ok(None) => break,
+                    Err(error) => return Some(Done::Failed(order, error)),
+                }
+            }
+            Done::Expected(starts)
+        }
         Order::ReadSentinels(silent) => {
             let silent = silent.clone();
             let read = move || {

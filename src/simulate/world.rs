@@ -69,7 +69,6 @@ pub(super) struct World<'a> {
     classes: Vec<Class>,
     arrays: Vec<Vec<u32>>,
     workers: BTreeMap<JobSeq, Worker>,
-    next_walltime: Option<f64>,
     arrivals: usize,
     finished: u64,
     /// Tasks that were tried as long as any job lasts.
@@ -127,7 +126,6 @@ impl<'a> World<'a> {
             classes,
             arrays: Vec::new(),
             workers: BTreeMap::new(),
-            next_walltime: None,
             arrivals: arriving,
             finished: 0,
             given_up: 0,
@@ -401,8 +399,8 @@ impl<'a> World<'a> {
         let mut luck = self.luck(job);
         let startup = self.scenario.startup * (0.7 + 0.6 * luck.f64());
         self.push(self.now + milliseconds(startup), What::Connect(job));
-        let lead = self.scenario.settings.pools[0].drain_lead;
         if let Some(walltime) = walltime {
+            let lead = self.scenario.settings.pools[0].lead(Some(walltime));
             self.push(self.now + milliseconds(walltime), What::TimeIsOver(job));
             if self.policy.knows_walltime() {
                 self.push(self.now + milliseconds((walltime - lead).max(0.0)), What::Drains(job));
@@ -435,8 +433,9 @@ impl<'a> World<'a> {
             Worker { up: self.now, running: BTreeMap::new(), busy: 0, idle_since: Some(self.now), leaving: false };
         self.workers.insert(job, worker);
         let ends = walltime.map(|walltime| started + milliseconds(walltime));
-        let ends_at =
-            ends.filter(|_| self.policy.knows_walltime()).map(|ends| ends - milliseconds(pool.drain_lead).min(ends));
+        let ends_at = ends
+            .filter(|_| self.policy.knows_walltime())
+            .map(|ends| ends - milliseconds(pool.lead(walltime)).min(ends));
         self.feed(Event::WorkerJoined { worker: WorkerId(job.0), capacity, ends_at, running: Vec::new() });
     }
 
@@ -515,7 +514,6 @@ impl<'a> World<'a> {
         for (class, name) in self.classes.iter_mut().zip(&self.scenario.workload.classes) {
             class.parked = class.too_large || decision.parked.iter().any(|parked| parked.class == *name);
         }
-        self.next_walltime = decision.submit.iter().find_map(|some| some.walltime);
         self.scaling = Scaling::from(&decision);
         if decision.acts() {
             self.ledger_by = self.now;

@@ -54,33 +54,17 @@ impl Fake {
         std::fs::write(&binary, SCRIPT).unwrap();
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::write(folder.join("env.sh"), "export FROM_ENV='a  b'\n").unwrap();
-        let mut pool = PoolSpec {
-            cores: 1,
-            memory_bytes: Some(100 << 20),
-            gpus: 0,
-            gpu_type: None,
-            walltime_seconds: Some(600),
-            queue: None,
-            account: None,
-            qos: None,
-            constraint: None,
-            nodelist: None,
-            exclude: None,
-            directives: vec![],
-            prologue: String::new(),
-            drain_lead_seconds: 60,
-            pin: false,
-            on_exit: None,
-        };
+        let mut pool = PoolSpec { memory_bytes: Some(100 << 20), walltime_seconds: Some(600), ..PoolSpec::new(1) };
         change(&mut pool);
-        let home = JobHome { folder, binary, id4: id4(), pool };
+        let home = JobHome::new(folder, binary, &id4(), pool);
         Self { _folder: outer, home }
     }
     /// Submits jobs `first..first + count`.
     pub(crate) async fn submit(&self, backend: &dyn Backend, first: u32, count: u32) -> Vec<JobRef> {
         let jobs: Vec<_> =
             (first..first + count).map(|n| (JobSeq(n), JobName::new(&self.home.id4, JobSeq(n)))).collect();
-        let submit = Submit { pool: "default".to_owned(), jobs: jobs.clone(), exclude: Vec::new() };
+        let submit =
+            Submit { pool: "default".to_owned(), walltime_seconds: None, jobs: jobs.clone(), exclude: Vec::new() };
         let ids = backend.submit(&submit).await.unwrap();
         assert_eq!(ids.len(), jobs.len());
         let with_ids = jobs.into_iter().zip(ids);

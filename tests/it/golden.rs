@@ -111,6 +111,7 @@ fn records_1() -> (Vec<Record>, Vec<Vec<Record>>) {
         seq: JobSeq(1),
         name: JobName::new("abcd", JobSeq(1)),
         pool: "default".to_owned(),
+        walltime_seconds: None,
         submit: JobSeq(1),
         epoch: 1,
         state: JobState::Ended,

@@ -21,7 +21,7 @@ fn start(change: impl FnOnce(&mut PoolSpec)) -> Option<(Fake, Slurm)> {
 
 async fn refused(backend: &Slurm) -> BackendError {
     let job = (JobSeq(1), JobName::new("zzzz", JobSeq(1)));
-    let submit = Submit { pool: "default".to_owned(), jobs: vec![job], exclude: Vec::new() };
+    let submit = Submit { pool: "default".to_owned(), walltime_seconds: None, jobs: vec![job], exclude: Vec::new() };
     backend.submit(&submit).await.unwrap_err()
 }
 

@@ -3,29 +3,14 @@
 use super::*;
 
 fn home() -> JobHome {
-    JobHome {
-        folder: "/home/me/my clusters/d".into(),
-        binary: "/opt/it's/dcluster".into(),
-        id4: "abcd".into(),
-        pool: PoolSpec {
-            cores: 24,
-            memory_bytes: Some(100_000_000_001),
-            gpus: 0,
-            gpu_type: None,
-            walltime_seconds: Some(90_061),
-            queue: Some("regular".into()),
-            account: None,
-            qos: None,
-            constraint: None,
-            nodelist: None,
-            exclude: None,
-            directives: vec![],
-            prologue: String::new(),
-            drain_lead_seconds: 120,
-            pin: false,
-            on_exit: None,
-        },
-    }
+    let pool = PoolSpec {
+        memory_bytes: Some(100_000_000_001),
+        walltime_seconds: Some(90_061),
+        queue: Some("regular".into()),
+        drain_lead_seconds: 120,
+        ..PoolSpec::new(24)
+    };
+    JobHome::new("/home/me/my clusters/d".into(), "/opt/it's/dcluster".into(), "abcd", pool)
 }
 
 fn render(home: &JobHome, backend: BackendKind, count: u32, explain: bool) -> Result<String, String> {

@@ -25,6 +25,15 @@ pub fn submitted_id(stdout: &str) -> Option<&str> {
     ids.into_iter().next()
 }
 
+/// Returns the time, in milliseconds since the epoch, that `sbatch --test-only` names (capture submit_test_only:
+/// `sbatch: Job 45 to start at 2026-11-23T14:52:46 using 2 processors …`), printed as UTC.
+pub fn expected_start(stderr: &str) -> Option<u64> {
+    let (_, rest) = stderr.split_once(" to start at ")?;
+    let time: jiff::civil::DateTime = rest.split_whitespace().next()?.parse().ok()?;
+    let start = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+    u64::try_from(start).ok()
+}
+
 /// Returns how many elements an array may have by `scontrol show config`: `MaxArraySize` is one more than
 /// the largest index (slurm.conf(5)), and `SchedulerParameters=max_array_tasks=N` may lower it.
 pub fn array_limit(config: &str) -> Option<u32> {
@@ -216,6 +225,14 @@ mod tests {
         assert_eq!(submitted_id("Submitted batch job 37\n"), None);
         assert_eq!(submitted_id(""), None);
         assert_eq!(submitted_id(&"9".repeat(40)), None);
+    }
+
+    #[test]
+    fn starts_of_test_only() {
+        let capture = include_str!("../../../tests/fixtures/slurm/submit_test_only.err");
+        assert_eq!(expected_start(capture), Some(1_795_445_566_000));
+        assert_eq!(expected_start("sbatch: Job 45 to start at soon"), None);
+        assert_eq!(expected_start("allocation failure: Requested node configuration is not available"), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What can be typed.
 
+use crate::config::layers::RawValue;
+use crate::config::problem::ConfigError;
 use crate::config::units::{parse_duration, parse_size};
+use crate::config::values;
 use crate::simulate::queue::Choice;
 use clap::Args;
 use std::path::PathBuf;
@@ -72,7 +75,7 @@ pub(crate) struct ClusterArgs {
     /// Memory of one job, like 100GB (default: never the limit).
     #[arg(long, visible_alias = "mem", value_name = "SIZE", value_parser = size)]
     pub(super) memory: Option<u64>,
-    /// Time limit of one job; none: no limit.
+    /// Time limit of one job; none: no limit; auto or auto:12h: up to 4 h (12 h), as the load needs.
     #[arg(long, value_name = "TIME", default_value = "4h", value_parser = walltime)]
     pub(super) walltime: Walltime,
     /// From the start of a job until its worker is there, on average.
@@ -115,9 +118,12 @@ pub(crate) struct FaultArgs {
     pub(super) fail_nodes: f64,
 }
 
-/// A time limit in seconds, or none.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Walltime(pub(super) Option<f64>);
+/// A time limit in seconds, or none, and those to choose from.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Walltime {
+    pub(super) longest: Option<u64>,
+    pub(super) choices: Vec<u64>,
+}
 
 fn queue(text: &str) -> Result<Choice, String> {
     text.parse().map_err(|error: crate::simulate::queue::ChoiceError| format!("{error}: write {}", error.fix))
@@ -132,11 +138,12 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 fn walltime(text: &str) -> Result<Walltime, String> {
     match text {
-        "none" => Ok(Walltime(None)),
-        _ => match seconds(text)? {
-            short if short < 60.0 => Err("a job needs a minute at least".to_owned()),
-            seconds => Ok(Walltime(Some(seconds))),
-        },
+        "none" => Ok(Walltime { longest: None, choices: Vec::new() }),
+        _ => {
+            let parsed = values::walltime(&RawValue::Scalar(text.to_owned()), 60);
+            let (longest, choices) = parsed.map_err(said)?;
+            Ok(Walltime { longest: Some(longest), choices })
+        }
     }
 }
 
@@ -154,7 +161,11 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 fn efficiency(text: &str) -> Result<f64, String> {
-    crate::config::values::share(text).map_err(|error| format!("{error}: {}", error.fix.as_deref().unwrap_or_default()))
+    values::share(text).map_err(said)
+}
+
+fn said(error: ConfigError) -> String {
+    format!("{error}: {}", error.fix.as_deref().unwrap_or_default())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -265,9 +265,14 @@ fn sources(args: &SimulateArgs) -> Result<Vec<(String, Waits)>, Problem> {
 }
 
 fn settings(cluster: &ClusterArgs, seed: u64) -> Settings {
-    let walltime = cluster.walltime.0;
-    let drain_lead = drain_lead_of(walltime.map(|seconds| seconds as u64)) as f64;
-    let pool = PoolShape { memory_bytes: cluster.memory, walltime, drain_lead, ..PoolShape::new(cluster.cores) };
+    let seconds = |seconds: u64| seconds as f64;
+    let pool = PoolShape {
+        memory_bytes: cluster.memory,
+        walltime: cluster.walltime.longest.map(seconds),
+        walltime_choices: cluster.walltime.choices.iter().copied().map(seconds).collect(),
+        drain_lead: seconds(drain_lead_of(cluster.walltime.longest)),
+        ..PoolShape::new(cluster.cores)
+    };
     let settings = Settings::new(cluster.min, cluster.max, vec![pool]);
     Settings {
         efficiency: cluster.efficiency.first().copied().unwrap_or(settings.efficiency),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::host::Found;
-use crate::config::layers::Layer;
+use crate::config::layers::{Layer, Layers};
 use proptest::prelude::*;
 
 fn settings(pairs: &[(Key, &str)]) -> Settings {
@@ -8,7 +8,7 @@ fn settings(pairs: &[(Key, &str)]) -> Settings {
     for (key, text) in pairs {
         layer.set_flag(*key, RawValue::Scalar((*text).to_owned()));
     }
-    Settings { values: layer.values }
+    Settings { values: layer.values, pools: BTreeMap::new() }
 }
 
 fn facts(slurm: bool) -> Facts {
@@ -41,6 +41,7 @@ fn defaults_on_a_laptop() {
         "\
 name = default (built-in)
 profile = none (built-in)
+pools = none (built-in)
 backend = local (built-in: no batch system's commands are on the PATH)
 jobs = 1 (built-in)
 cores = 8 (built-in: all cores of this machine)
@@ -88,7 +89,7 @@ fn the_example_of_the_readme_on_slurm() {
     assert_eq!(pool.queue.as_deref(), Some("regular"));
     assert_eq!((pool.gpus, pool.gpu_type.as_deref()), (2, Some("a100")));
     assert_eq!(pool.drain_lead_seconds, 300);
-    let json = serde_json::to_value(&resolved.values[5]).expect("JSON");
+    let json = serde_json::to_value(&resolved.values[6]).expect("JSON");
     assert_eq!(
         json,
         json!({
@@ -172,4 +173,56 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_walltime_may_be_left_open() {
+    let pool = |text: &str, slurm| resolved(&[(Key::Walltime, text)], slurm).spec.pool;
+    assert_eq!(pool("auto", true).walltime_seconds, Some(14_400));
+    assert_eq!(pool("auto", true).walltime_choices, [900, 1800, 3600, 7200, 14_400]);
+    assert_eq!(pool("auto:90min", true).walltime_choices, [900, 1800, 3600, 5400]);
+    assert_eq!(pool("auto:15min", true).walltime_choices, [900]);
+    assert_eq!(pool("auto", false).walltime_seconds, None, "nothing waits in a queue here");
+    let error = resolve(&settings(&[(Key::Walltime, "auto:10min")]), &facts(true)).expect_err("too short");
+    assert_eq!(error.what, "\"10min\" is too short");
+    let shown = resolved(&[(Key::Walltime, "auto")], true).values;
+    let line = shown.iter().find(|shown| shown.key == Key::Walltime).expect("shown");
+    assert_eq!(line.text, "auto: 00:15:00 to 04:00:00, as the load needs");
+}
+
+fn with_profiles(flags: &[(Key, RawValue)]) -> Result<Resolved, ConfigError> {
+    let text = "cores = 2\nqueue = \"std\"\n[profile.big]\ncores = 48\nmemory = \"1TB\"\n\
+                [profile.gpu]\ngpus = 2\nqueue = \"gpu\"\n[profile.here]\nbackend = \"local\"\n";
+    let (file, problems) = crate::config::file::parse(std::path::Path::new("/f.toml"), text);
+    let mut layers = Layers { files: vec![file], problems, ..Layers::default() };
+    for (key, value) in flags {
+        layers.flags.set_flag(*key, value.clone());
+    }
+    resolve(&layers.settings()?, &facts(true))
+}
+
+fn names(names: &[&str]) -> RawValue {
+    RawValue::List(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+#[test]
+fn a_further_pool_is_a_profile_over_what_is_said() {
+    let account = (Key::Account, RawValue::Scalar("me".into()));
+    let cores = (Key::Cores, RawValue::Scalar("4".into()));
+    let spec = with_profiles(&[(Key::Pools, names(&["big", "gpu"])), account, cores]).expect("pools").spec;
+    let shapes: Vec<_> =
+        spec.shapes().map(|(name, pool)| (name, pool.cores, pool.gpus, pool.queue.as_deref())).collect();
+    let wanted = [("default", 4, 0, Some("std")), ("big", 48, 0, Some("std")), ("gpu", 4, 2, Some("gpu"))];
+    assert_eq!(shapes, wanted);
+    assert!(spec.shapes().all(|(_, pool)| pool.account.as_deref() == Some("me")));
+    assert_eq!((spec.shape("gpu").gpus, spec.shape("gone").gpus), (2, 0));
+}
+
+#[test]
+fn pools_that_cannot_be() {
+    let what = |pools: &[&str]| with_profiles(&[(Key::Pools, names(pools))]).expect_err("refused").what;
+    assert_eq!(what(&["bgi"]), "there is no profile \"bgi\" to be a pool");
+    assert_eq!(what(&["big", "big"]), "\"big\" cannot be a further pool");
+    assert_eq!(what(&["default"]), "\"default\" cannot be a further pool");
+    assert_eq!(what(&["here"]), "pool \"here\" is of the local backend, and the cluster of slurm");
 }

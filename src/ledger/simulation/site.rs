@@ -270,7 +270,7 @@ impl World {
         let epoch = self.epoch;
         let answer = match order {
             Order::Submit(submit) => return self.submit(submit),
-            Order::Drain(_) => return,
+            Order::Expect(_) | Order::Drain(_) => return,
             Order::ReadSentinels(jobs) => Answer::Sentinels(
                 jobs.iter()
                     .filter_map(|(seq, _)| {

@@ -9,7 +9,8 @@ fn adapting(max: u32) -> Ledger {
 }
 
 fn wants(jobs: u32) -> Situation {
-    Situation { scaling: Scaling { submit: jobs, ..Scaling::default() }, ..work() }
+    let wish = Wish { pool: "default".to_owned(), walltime_seconds: None, jobs };
+    Situation { scaling: Scaling { submit: vec![wish], ..Scaling::default() }, ..work() }
 }
 
 fn taken(ledger: &mut Ledger, submit: &Submit, second: u64) {

@@ -25,6 +25,8 @@ pub enum Done {
     Accounted(Vec<JobRef>, Vec<Observation>),
     /// The cancel command said yes.
     Cancelled(Vec<JobRef>),
+    /// When jobs of these pools and walltimes would start, in milliseconds since the epoch.
+    Expected(Vec<(String, u64, u64)>),
     /// Sentinels that exist.
     Sentinels(Vec<(JobSeq, Sentinel)>),
     /// A query or cancel failed.
@@ -41,6 +43,7 @@ impl Core {
             Done::Found(seen) => self.ledger.on_found(&seen, now),
             Done::Accounted(asked, seen) => self.ledger.on_accounted(&asked, &seen, now),
             Done::Cancelled(jobs) => self.ledger.on_cancelled(&jobs, now),
+            Done::Expected(starts) => self.expect(starts, now),
             Done::Sentinels(found) => self.ledger.on_sentinels(found, now),
             Done::Failed(order, error) => self.ledger.on_query_failed(&order, &error, now),
         }

@@ -14,34 +14,8 @@ use bstr::BString;
 use std::collections::BTreeMap;
 
 fn core() -> Core {
-    let pool = PoolSpec {
-        cores: 2,
-        memory_bytes: None,
-        gpus: 0,
-        gpu_type: None,
-        walltime_seconds: None,
-        queue: None,
-        account: None,
-        qos: None,
-        constraint: None,
-        nodelist: None,
-        exclude: None,
-        directives: Vec::new(),
-        prologue: String::new(),
-        pin: false,
-        on_exit: None,
-        drain_lead_seconds: 60,
-    };
-    let spec = Spec {
-        backend: BackendKind::Local,
-        pool,
-        jobs: 0,
-        adapt: None,
-        counters: (0..REQUEST_KINDS_MAX + 1).map(|n| (format!("c{n}"), 10)).collect(),
-        interface: None,
-        address: None,
-        orphan_timeout_seconds: 60,
-    };
+    let counters = (0..REQUEST_KINDS_MAX + 1).map(|n| (format!("c{n}"), 10)).collect();
+    let spec = Spec { counters, orphan_timeout_seconds: 60, ..Spec::new(BackendKind::Local, PoolSpec::new(2)) };
     let options = CoreOptions {
         folder: "/c".into(),
         letters: "abcd".to_owned(),

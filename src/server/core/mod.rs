@@ -244,7 +244,7 @@ impl Core {
         let ledger = Ledger::new(
             &options.letters,
             options.epoch,
-            "default",
+            Spec::DEFAULT_POOL,
             options.jobs_per_submit,
             options.spec.orphan_timeout_seconds,
         );

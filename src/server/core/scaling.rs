@@ -5,21 +5,24 @@
 
 use super::{Core, EventLine, Output};
 use crate::adapt::{
-    Controller, Decision, Durations, JobView, Learned, Observation, PoolShape, Ring, RunningTasks, Settings, TaskClass,
+    Controller, Decision, Durations, ExpectedWait, JobView, Learned, Observation, PoolShape, Ring, RunningTasks,
+    Settings, TaskClass,
 };
-use crate::config::spec::{Adapt, Spec};
-use crate::ledger::{JobState, Moment, Scaling};
+use crate::config::spec::{Adapt, PoolSpec, Spec};
+use crate::ledger::{JobState, Moment, Order, Scaling};
 use crate::runtime::control::{Decisions, JobDecisions};
 use crate::runtime::ids::JobSeq;
 use crate::runtime::scheduler::{Counts, Demand};
 use crate::server::record::Record;
 use crate::ui::words::{count, size};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds between two looks at least.
 const QUIET: u64 = 250;
 /// Milliseconds between two times that what was learned is kept.
 const KEEP_PAUSE: u64 = 10_000;
+/// Milliseconds between two times that the batch system is asked when jobs would start.
+const EXPECT_PAUSE: u64 = 600_000;
 /// Jobs of which it is remembered which decisions concern them.
 const JOBS_REMEMBERED: usize = 10_000;
 
@@ -48,6 +51,9 @@ pub(super) struct Loop {
     newest_job: JobSeq,
     kept_at: Option<u64>,
     kept: Learned,
+    /// When the batch system was last asked when jobs would start, and what it said.
+    expected_at: Option<u64>,
+    expected: Vec<ExpectedWait>,
 }
 
 impl Loop {
@@ -66,6 +72,8 @@ impl Loop {
             newest_job: JobSeq(0),
             kept_at: None,
             kept: learned,
+            expected_at: None,
+            expected: Vec::new(),
         }
     }
 
@@ -90,6 +98,22 @@ impl Loop {
         now >= self.look_by || news && now >= looked_at + QUIET
     }
 
+    /// Returns what to ask the batch system about: some of the walltimes there are to choose from.
+    fn expectations(&mut self, spec: &Spec, ready: u64, now: u64) -> Vec<(String, u64)> {
+        let due = self.expected_at.is_none_or(|at| ready > 0 && now >= at + EXPECT_PAUSE);
+        let mut asked = Vec::new();
+        for (name, pool) in spec.shapes().filter(|_| due) {
+            let choices = &pool.walltime_choices;
+            let few = [0, choices.len() / 2, choices.len().saturating_sub(1)];
+            let few: BTreeSet<u64> = few.iter().filter_map(|at| choices.get(*at).copied()).collect();
+            asked.extend(few.into_iter().map(|walltime| (name.to_owned(), walltime)));
+        }
+        if !asked.is_empty() {
+            self.expected_at = Some(now);
+        }
+        asked
+    }
+
     /// Keeps in mind which decisions concern which jobs.
     fn note(&mut self, decision: &Decision, number: u64) {
         for id in decision.cancel.iter().chain(&decision.drain) {
@@ -105,12 +129,13 @@ impl Loop {
 }
 
 fn settings(adapt: Adapt, spec: &Spec, seed: u64) -> Settings {
-    let pool = &spec.pool;
-    let shape = PoolShape {
+    let shape = |(name, pool): (&str, &PoolSpec)| PoolShape {
+        name: name.to_owned(),
         memory_bytes: pool.memory_bytes,
         gpus: pool.gpus,
         walltime: pool.walltime_seconds.map(|seconds| seconds as f64),
         drain_lead: pool.drain_lead_seconds as f64,
+        walltime_choices: pool.walltime_choices.iter().map(|seconds| *seconds as f64).collect(),
         ..PoolShape::new(pool.cores)
     };
     Settings {
@@ -119,7 +144,7 @@ fn settings(adapt: Adapt, spec: &Spec, seed: u64) -> Settings {
         max_pending: adapt.max_pending,
         rate_per_minute: adapt.rate_per_minute.map(f64::from),
         seed,
-        ..Settings::new(adapt.min, adapt.max, vec![shape])
+        ..Settings::new(adapt.min, adapt.max, spec.shapes().map(shape).collect())
     }
 }
 
@@ -174,6 +199,20 @@ impl Core {
         }
     }
 
+    /// The batch system has said when jobs would start.
+    pub(super) fn expect(&mut self, starts: Vec<(String, u64, u64)>, now: Moment) {
+        let Some(scaling) = &mut self.scaling else { return };
+        scaling.changed = true;
+        scaling.expected = starts
+            .into_iter()
+            .map(|(pool, walltime, start)| ExpectedWait {
+                pool,
+                walltime: Some(walltime as f64),
+                wait: seconds(start.saturating_sub(now.wall)),
+            })
+            .collect();
+    }
+
     /// Returns the last decisions.
     pub(super) fn decisions(&self) -> Decisions {
         let Some(scaling) = &self.scaling else { return Decisions::default() };
@@ -197,6 +236,10 @@ impl Core {
         scaling.tasks = tasks;
         scaling.changed = false;
         let wish = Scaling::from(&decision);
+        let asked = scaling.expectations(&self.options.spec, decision.numbers.ready, now.clock);
+        if !asked.is_empty() {
+            out.orders.push(Order::Expect(asked));
+        }
         let acts = decision.acts();
         let number = scaling.ring.push(decision, now.wall);
         if let Some(entry) = scaling.ring.get(number).filter(|_| acts).cloned() {
@@ -240,7 +283,7 @@ impl Core {
             jobs,
             submit_max: Some(self.ledger.may_submit(now)),
             submit_limited_by: trouble,
-            expected_waits: Vec::new(),
+            expected_waits: self.scaling.as_mut().map_or(Vec::new(), |scaling| std::mem::take(&mut scaling.expected)),
         }
     }
 
@@ -269,14 +312,14 @@ impl Core {
             });
             views.push(JobView {
                 id: job.seq.0,
-                pool: "default".to_owned(),
+                pool: job.pool.clone(),
                 phase: job.state.into(),
                 leaving: job.leaves(),
                 submitted_at: intended.map(seconds),
                 started_at: started.map(seconds),
                 up_at: up.filter(|_| is_up).map(seconds),
                 ends_at: worker.and_then(|(_, _, ends)| *ends).map(|at| seconds(at + super::WALLTIME_MARGIN)),
-                walltime: None,
+                walltime: job.walltime_seconds.map(|seconds| seconds as f64),
                 tasks: worker.map_or(0, |(tasks, ..)| u32::try_from(*tasks).unwrap_or(u32::MAX)),
                 idle_since: idle.map(seconds),
                 silent: job.silent,

@@ -93,8 +93,6 @@ impl Core {
             jobs,
             jobs_ended: u32::try_from(ended.iter().filter(|job| job.id.is_some()).count()).unwrap_or(u32::MAX),
             jobs_submitted: u32::try_from(submitted).unwrap_or(u32::MAX),
-            cores: self.options.spec.pool.cores,
-            memory_bytes: self.options.spec.pool.memory_bytes,
             workers,
             tasks: totals,
             used: self.used,

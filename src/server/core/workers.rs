@@ -310,7 +310,8 @@ impl Core {
             out.close.push(connection);
             self.on_disconnected(connection, now);
         }
-        let ahead = self.options.spec.pool.drain_lead_seconds * 1000 + LOOK_AHEAD;
+        let longest = self.options.spec.shapes().map(|(_, pool)| pool.drain_lead_seconds).max().unwrap_or_default();
+        let ahead = longest * 1000 + LOOK_AHEAD;
         for worker in self.workers.values_mut().filter(|worker| worker.job.is_some() && !worker.asked_again) {
             if worker.ends_at.is_some_and(|at| now.clock + ahead >= at) {
                 worker.asked_again = true;

@@ -67,34 +67,8 @@ enum Fail {
 }
 
 pub(super) fn spec() -> Spec {
-    let pool = PoolSpec {
-        cores: CORES,
-        memory_bytes: Some(MEMORY),
-        gpus: 0,
-        gpu_type: None,
-        walltime_seconds: None,
-        queue: None,
-        account: None,
-        qos: None,
-        constraint: None,
-        nodelist: None,
-        exclude: None,
-        directives: Vec::new(),
-        prologue: String::new(),
-        pin: false,
-        on_exit: None,
-        drain_lead_seconds: 10,
-    };
-    Spec {
-        backend: BackendKind::Local,
-        pool,
-        jobs: JOBS,
-        adapt: None,
-        counters: std::collections::BTreeMap::new(),
-        interface: None,
-        address: None,
-        orphan_timeout_seconds: ORPHAN_TIMEOUT,
-    }
+    let pool = PoolSpec { memory_bytes: Some(MEMORY), drain_lead_seconds: 10, ..PoolSpec::new(CORES) };
+    Spec { jobs: JOBS, orphan_timeout_seconds: ORPHAN_TIMEOUT, ..Spec::new(BackendKind::Local, pool) }
 }
 
 fn options(epoch: u32, jobs_per_submit: u32) -> CoreOptions {

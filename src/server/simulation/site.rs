@@ -272,6 +272,7 @@ impl World {
                 return;
             }
             Order::Drain(_) => return,
+            Order::Expect(_) => Done::Expected(Vec::new()),
             Order::ReadSentinels(jobs) => Done::Sentinels(
                 jobs.iter()
                     .filter_map(|(seq, _)| {

@@ -35,7 +35,7 @@ impl World<'_> {
             match order {
                 Order::Submit(submit) => {
                     let pool = &self.scenario.settings.pools[0];
-                    let walltime = self.next_walltime.or(pool.walltime);
+                    let walltime = submit.walltime_seconds.map(|seconds| seconds as f64).or(pool.walltime);
                     let result = self.site.submit(&submit, walltime, self.now);
                     if result.is_ok() {
                         self.meter.jobs_created(submit.jobs.len() as u32);
@@ -74,7 +74,7 @@ impl World<'_> {
                 self.ledger.on_sentinels(found, now);
                 Ok(())
             }
-            Order::Submit(_) | Order::Drain(_) => Ok(()),
+            Order::Submit(_) | Order::Expect(_) | Order::Drain(_) => Ok(()),
         };
         if let Err(error) = failed {
             self.ledger.on_query_failed(&order, &error, now);
