@@ -246,7 +246,7 @@ pub async fn site_of(folder: &Folder, spec: &Spec) -> Result<Site, BackendError>
         class: ErrorClass::Transient,
         command: format!("ask {} for its queues", spec.backend.title()),
         says,
-        fix: None,
+        fix: spec.backend.commands().get(1).map(|command| format!("see whether `{command}` answers")),
     };
     let backend = open(folder, &identity, spec).map_err(|problem| silent(problem.to_string()))?;
     let answer = tokio::time::timeout(SITE_PATIENCE, backend.site()).await;

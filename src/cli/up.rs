@@ -192,7 +192,8 @@ async fn check_site(folder: &Folder, spec: &Spec, context: &Context) -> Result<(
             }
             Fit::Never(misfit) | Fit::Doubt(misfit) => {
                 let Misfit { what, why, fix } = misfit;
-                context.printer.note(&format!("{name}{what}: {why}; a job may wait for ever ({fix})"));
+                let when = if live { "" } else { " (as `dcluster doctor --save` found it)" };
+                context.printer.note(&format!("{name}{what}: {why}{when}; a job may wait for ever: {fix}"));
             }
         }
     }

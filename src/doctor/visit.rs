@@ -18,7 +18,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Beginning of the names of doctors' folders; the dot keeps them out of `dcluster ls`.
 const PREFIX: &str = ".doctor-";
@@ -57,7 +58,7 @@ pub struct Outcome {
     pub waited: Duration,
     /// What it noted.
     pub notes: Vec<Note>,
-    /// What the batch system said of it last.
+    /// What the batch system said of it before it was cancelled.
     pub seen: Option<Observation>,
     /// It ended before it was cancelled.
     pub ended_early: bool,
@@ -124,6 +125,8 @@ pub struct Visit {
     outcome: Outcome,
     /// A submission has begun: there may be a job.
     asked: bool,
+    /// What the batch system said of the job last, its end included.
+    last: Option<Observation>,
 }
 
 impl Visit {
@@ -146,21 +149,26 @@ impl Visit {
             ..spec.clone()
         };
         folder.create(&spec, environment)?;
-        let prepared = Self::in_folder(&folder, spec).await;
+        let open = |identity: &Identity| backends::open(&folder, identity, &spec);
+        let prepared = Self::in_folder(&folder, spec.clone(), open).await;
         if prepared.is_err() {
             let _ = std::fs::remove_dir_all(folder.path());
         }
         prepared
     }
 
-    async fn in_folder(folder: &Folder, spec: Spec) -> Result<Self, Problem> {
+    async fn in_folder(
+        folder: &Folder,
+        spec: Spec,
+        open: impl FnOnce(&Identity) -> Result<Arc<dyn Backend>, Problem>,
+    ) -> Result<Self, Problem> {
         let mark = serde_json::to_vec(&Mark::of_process()).unwrap_or_default();
         folder.write(MARK, &mark).map_err(|error| {
             Problem::new(Kind::Unreachable, format!("cannot write into {}", folder.path().display()))
                 .says(error.to_string())
         })?;
         let identity = folder.open()?;
-        let backend = backends::open(folder, &identity, &spec)?;
+        let backend = open(&identity)?;
         let (addresses, greeters) = greeting::open(folder, &identity).await?;
         let name = JobName::new(&identity.letters, JobSeq(1));
         let nothing = BackendError {
@@ -183,7 +191,7 @@ impl Visit {
         };
         let job = JobRef { name, id: None };
         let (folder, letters) = (folder.clone(), identity.letters);
-        Ok(Self { folder, backend, spec, letters, job, greeters, outcome, asked: false })
+        Ok(Self { folder, backend, spec, letters, job, greeters, outcome, asked: false, last: None })
     }
 
     /// Submits the job and follows it until it has noted all, has ended, or `patience` for its start is over.
@@ -223,6 +231,7 @@ impl Visit {
             }
             if listed.is_none_or(|at| at.elapsed() >= LISTING) {
                 self.look().await;
+                self.outcome.seen = self.last.clone();
                 listed = Some(Instant::now());
                 if self.ended() {
                     // Its last notes may be on their way.
@@ -253,6 +262,9 @@ impl Visit {
     pub async fn end(mut self) -> Outcome {
         let begun = Instant::now();
         let gone = !self.asked || self.end_job(begun).await;
+        if self.outcome.seen.is_none() {
+            self.outcome.seen = self.last.take();
+        }
         self.outcome.notes = read_notes(&notes_file(&self.folder, &self.job.name));
         self.outcome.end_took = begun.elapsed();
         self.outcome.log = self.log();
@@ -267,42 +279,30 @@ impl Visit {
         self.outcome
     }
 
-    /// Cancels the job until the batch system agrees that it is over.
+    /// Cancels the job until the batch system agrees that it is over: by its own word, or because two lists by name
+    /// do not have it. A failed question says nothing.
     async fn end_job(&mut self, begun: Instant) -> bool {
-        let refused = matches!(&self.outcome.submitted, Err(error) if error.class != ErrorClass::Ambiguous);
-        if refused {
+        if matches!(&self.outcome.submitted, Err(error) if error.class != ErrorClass::Ambiguous) {
             return true;
         }
         let unclear = self.job.id.is_none();
-        let mut cancelled = None::<Instant>;
-        let mut absent = 0;
+        let (mut cancelled, mut absent) = (None::<Instant>, 0);
         while begun.elapsed() < END {
             let found = self.backend.find().await;
-            if let Ok(found) = &found {
-                let ours = found.iter().find(|seen| seen.name == self.job.name);
-                if self.job.id.is_none() {
-                    self.job.id = ours.map(|seen| seen.id.clone());
-                }
-                if let Some(seen) = ours {
-                    self.outcome.seen = Some(seen.clone());
-                }
+            let ours = found.as_ref().ok().and_then(|found| found.iter().find(|seen| seen.name == self.job.name));
+            if let Some(seen) = ours {
+                self.job.id.get_or_insert_with(|| seen.id.clone());
+                self.last = Some(seen.clone());
             }
+            let live = ours.is_some_and(|seen| self.is_live(seen));
             self.look().await;
-            let live = found.as_ref().is_ok_and(|found| found.iter().any(|seen| self.is_live(seen)));
-            let known_over = self.ended();
-            // A failed question says nothing, and once unseen may be a moment between two lists.
-            absent = if found.is_ok() && !live && (known_over || self.outcome.seen.is_none() || absent > 0) {
-                absent + 1
-            } else if found.is_ok() && !live {
-                1
-            } else {
-                0
-            };
+            let over = self.ended() && !live;
+            absent = if found.is_ok() && ours.is_none() { absent + 1 } else { 0 };
             let late = unclear && begun.elapsed() < LATE;
-            if !late && ((known_over && !live && found.is_ok()) || absent > 2) {
+            if found.is_ok() && !late && (over || absent > 1) {
                 return true;
             }
-            if self.job.id.is_some() && !known_over && cancelled.is_none_or(|at| at.elapsed() >= AGAIN) {
+            if self.job.id.is_some() && !over && cancelled.is_none_or(|at| at.elapsed() >= AGAIN) {
                 // Whether it helped is seen by the next look.
                 let _ = self.backend.cancel(std::slice::from_ref(&self.job)).await;
                 cancelled = Some(Instant::now());
@@ -317,7 +317,7 @@ impl Visit {
     }
 
     fn ended(&self) -> bool {
-        self.outcome.seen.as_ref().is_some_and(|seen| matches!(seen.state, Observed::Ended { .. }))
+        self.last.as_ref().is_some_and(|seen| matches!(seen.state, Observed::Ended { .. }))
     }
 
     async fn look(&mut self) {
@@ -328,9 +328,9 @@ impl Visit {
         let jobs = std::slice::from_ref(&self.job);
         let seen = self.backend.list(jobs).await.ok().and_then(|seen| seen.into_iter().next());
         if let Some(seen) = seen {
-            self.outcome.seen = Some(seen);
+            self.last = Some(seen);
         } else if let Some(seen) = self.backend.account(jobs).await.ok().and_then(|seen| seen.into_iter().next()) {
-            self.outcome.seen = Some(seen);
+            self.last = Some(seen);
         }
     }
 
@@ -404,34 +404,4 @@ async fn sweep_one(folder: &Folder) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool() -> PoolSpec {
-        serde_json::from_value(serde_json::json!({
-            "cores": 48, "memory_bytes": 100_000_000_000_u64, "gpus": 4, "gpu_type": "a100", "queue": "q", "account": "a",
-            "directives": ["--exclusive"], "drain_lead_seconds": 300, "on_exit": "sleep 100", "pin": true
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_probe_is_a_small_job_of_the_same_pool() {
-        let probe = shape(&pool());
-        assert_eq!((probe.cores, probe.gpus, probe.memory_bytes), (1, 1, Some(MEMORY_BYTES)));
-        assert_eq!((probe.walltime_seconds, probe.drain_lead_seconds), (Some(600), 30));
-        assert_eq!((probe.queue.as_deref(), probe.account.as_deref(), &probe.on_exit), (Some("q"), Some("a"), &None));
-        assert_eq!(probe.directives, ["--exclusive"]);
-        let short = shape(&PoolSpec { walltime_seconds: Some(61), memory_bytes: None, ..pool() });
-        assert_eq!((short.walltime_seconds, short.drain_lead_seconds, short.memory_bytes), (Some(61), 15, None));
-    }
-
-    #[test]
-    fn only_a_doctor_that_is_certainly_gone_is_swept_after() {
-        assert!(!Mark::of_process().is_gone());
-        assert!(Mark { pid_start: 1, ..Mark::of_process() }.is_gone(), "its number is another process now");
-        assert!(Mark { boot: "other".into(), ..Mark::of_process() }.is_gone());
-        let elsewhere = Mark { host: "other".into(), boot: "other".into(), pid_start: 1, ..Mark::of_process() };
-        assert!(!elsewhere.is_gone());
-    }
-}
+mod tests;
