@@ -28,7 +28,7 @@ const WAIT_SECONDS: u64 = 120;
 /// Width of the widest name of a check.
 const NAME_WIDTH: usize = 13;
 
-/// Look at everything a cluster needs here, one thing after the other, and say what to do where it is not well
+/// Check whether this host, its batch system and its nodes are fit for a cluster, and say what to do
 ///
 /// It looks at commands, queues and their limits, the state folder, limits of this host, TLS; then it submits one
 /// small job, the probe, which says whether nodes see the state folder, by which addresses they reach this host,
@@ -36,12 +36,10 @@ const NAME_WIDTH: usize = 13;
 /// Ctrl-C, and leaves nothing. Exit code 0 when nothing failed.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  dcluster doctor                                      the batch system of this host
-  dcluster doctor --backend slurm --queue debug --save and keep what works
+  dcluster doctor                                        the batch system of this host
+  dcluster doctor --backend slurm --queue debug --save   and keep what works
   dcluster doctor --no-probe --json")]
 pub(super) struct DoctorArgs {
-    #[command(flatten)]
-    pool: PoolOptions,
     /// Submit no job.
     #[arg(long)]
     no_probe: bool,
@@ -51,6 +49,8 @@ pub(super) struct DoctorArgs {
     /// Keep what works on this host: later commands use it, below your own settings.
     #[arg(long)]
     save: bool,
+    #[command(flatten)]
+    pool: PoolOptions,
 }
 
 pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<u8, Problem> {
