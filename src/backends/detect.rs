@@ -8,6 +8,7 @@
 
 use crate::backends::batch::{Call, bounded_to};
 use crate::config::host::Found;
+use crate::config::layers::Settings;
 use crate::config::paths::Variables;
 use crate::config::spec::BackendKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,14 @@ struct Clues {
     pbs_conf: bool,
     /// Grid Engine has a cell: it knows who its master is.
     sge_cell: bool,
+}
+
+/// Looks around on this host, unless somebody says where jobs run.
+pub fn unless_named(settings: &Settings, variables: &Variables) -> Found {
+    match settings.names_backend() {
+        true => Found { kind: BackendKind::Local, why: "nobody looked, for it is said elsewhere".to_owned() },
+        false => of_host(variables),
+    }
 }
 
 /// Looks around on this host.

@@ -84,7 +84,7 @@ impl Context {
     /// Returns the settings, resolved.
     pub fn resolve(&self, cluster: &ClusterOption, pool: &PoolOptions) -> Result<Resolved, Problem> {
         let settings = self.layers(cluster, pool)?.settings()?;
-        Ok(resolve(&settings, &Facts::of_host(detect::of_host(&self.variables)))?)
+        Ok(resolve(&settings, &Facts::of_host(detect::unless_named(&settings, &self.variables)))?)
     }
 
     /// Returns the folder of all clusters.

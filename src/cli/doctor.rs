@@ -180,7 +180,10 @@ impl Doctor<'_> {
         let Some(patience) = patience.filter(|_| !useless) else {
             return Ok(found);
         };
-        let (ended, left) = sweep(state).await;
+        let (ended, left) = tokio::select! {
+            swept = sweep(state) => swept,
+            () = stop() => return Err(interrupted()),
+        };
         if ended + left.len() > 0 {
             self.add(match left.first() {
                 None => Check::ok("leftovers", format!("ended what {} left", count(ended as u64, "killed doctor"))),
@@ -226,12 +229,14 @@ impl Doctor<'_> {
     }
 }
 
-/// Ctrl-C, or SIGTERM.
+/// Ctrl-C, SIGTERM, or a terminal that is gone.
 async fn stop() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let (terminate, hangup) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut hangup)) = (terminate, hangup) else { return std::future::pending().await };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 

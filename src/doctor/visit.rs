@@ -38,6 +38,8 @@ const END: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_secs(20);
 /// A job whose submission has no clear answer may come up so much later.
 const LATE: Duration = Duration::from_secs(5);
+/// A folder without a mark is no longer one that is being made.
+const OLD: Duration = Duration::from_secs(3600);
 /// Walltime of the probe: little, so that it starts soon.
 const WALLTIME_SECONDS: u64 = 600;
 /// Memory of the probe where the profile says a number.
@@ -371,15 +373,24 @@ pub async fn sweep(state: &Path) -> (usize, Vec<String>) {
     for name in names.filter(|name| name.starts_with(PREFIX)) {
         let folder = Folder::of(state, &name);
         let mark = folder.read(MARK).ok().and_then(|bytes| serde_json::from_slice::<Mark>(&bytes).ok());
-        if !mark.is_some_and(|mark| mark.is_gone()) {
-            continue;
-        }
-        match sweep_one(&folder).await {
+        let swept = match mark {
+            Some(mark) if !mark.is_gone() => continue,
+            Some(_) => sweep_one(&folder).await,
+            // The mark is there before any job is.
+            None if is_old(folder.path()) => remove(&folder).await.map_err(|error| error.to_string()),
+            None => continue,
+        };
+        match swept {
             Ok(()) => ended += 1,
             Err(why) => left.push(format!("{}: {why}", folder.path().display())),
         }
     }
     (ended, left)
+}
+
+fn is_old(path: &Path) -> bool {
+    let age = path.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
+    age.is_some_and(|age| age > OLD)
 }
 
 async fn sweep_one(folder: &Folder) -> Result<(), String> {

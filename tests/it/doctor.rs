@@ -88,7 +88,7 @@ fn probe_folder(bed: &Bed) -> Option<std::path::PathBuf> {
 
 #[test]
 fn ctrl_c_leaves_nothing() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let bed = Bed::new();
         let running = held(&bed);
         running.signal(signal);
@@ -248,6 +248,38 @@ fn a_site_that_does_not_answer_refuses_nothing() {
     let mut bed = on_site(true);
     bed.set("DCLUSTER_ADDRESS", "127.0.0.1");
     bed.run(&["up", "--queue", "nosuch", "--cores", "1000"]).expect(0);
+}
+
+#[test]
+fn what_was_saved_of_a_site_is_told_when_it_does_not_answer_and_refuses_nothing() {
+    let mut bed = on_site(false);
+    bed.set("DCLUSTER_ADDRESS", "127.0.0.1");
+    bed.run(&["doctor", "--no-probe", "--save", "--queue", "debug"]).expect(0).says("saved to");
+    fs::write(bed.root().join("bin/scontrol"), "#!/bin/sh\nexit 1\n").unwrap();
+    let words = ["render", "--explain", "--queue", "debug", "--walltime", "20m"];
+    let ran = bed.run(&words).expect(0).says("these are as `dcluster doctor --save` found them");
+    assert!(ran.text().contains("; queue debug: at most 00:30:00"), "{}", ran.text());
+    let ran = bed.run(&["up", "--queue", "debug", "--walltime", "1h"]).expect(0);
+    ran.says("its limit is 00:30:00 (as `dcluster doctor --save` found it); a job may wait for ever");
+}
+
+#[test]
+fn one_command_runs_where_two_systems_cannot_be_told_apart_and_none_where_one_is_named() {
+    let mut bed = Bed::new();
+    let asked = "#!/bin/sh\necho \"$*\" >> \"$HOME/asked\"\necho 'pbs_version = 23.06.06'\n";
+    let programs = ["qsub", "qdel", "qconf", "pbsnodes"].map(|name| (name, "#!/bin/sh\n"));
+    with_programs(&mut bed, &[&programs[..], &[("qstat", asked)]].concat());
+    let asked = bed.root().join("home/asked");
+    let backend = |bed: &Bed| {
+        let shown = bed.lines(&["config", "show", "--json"]);
+        shown.iter().find(|line| line["key"] == "backend").unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(backend(&bed), "pbs");
+    assert_eq!(fs::read_to_string(&asked).unwrap(), "--version\n");
+    fs::remove_file(&asked).unwrap();
+    bed.set("DCLUSTER_BACKEND", "local");
+    assert_eq!(backend(&bed), "local");
+    assert!(!asked.exists());
 }
 
 #[test]

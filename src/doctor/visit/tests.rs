@@ -155,3 +155,18 @@ async fn after_a_refusal_there_is_nothing_to_end() {
     assert_eq!((cancels, stays, outcome.left), (0, false, None));
     assert_eq!(outcome.submitted, Err(failed(ErrorClass::Permanent)));
 }
+
+#[tokio::test]
+async fn a_folder_without_a_mark_is_swept_when_it_is_old() {
+    let state = tempfile::tempdir().unwrap();
+    let made = |name: &str, age: u64| {
+        let path = state.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        let at = std::time::SystemTime::now() - Duration::from_secs(age);
+        std::fs::File::open(&path).unwrap().set_modified(at).unwrap();
+        path
+    };
+    let (old, new, other) = (made(".doctor-old", 4000), made(".doctor-new", 60), made("default", 4000));
+    assert_eq!(sweep(state.path()).await, (1, Vec::new()));
+    assert!(!old.exists() && new.exists() && other.exists());
+}
