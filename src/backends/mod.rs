@@ -16,6 +16,7 @@ mod processes;
 pub mod reasons;
 pub mod render;
 pub mod sentinel;
+pub mod site;
 pub mod slurm;
 pub mod template;
 
@@ -27,7 +28,6 @@ use crate::runtime::ids::{JobName, JobSeq, NativeId};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A job to start. All jobs of one [`Submit`] have the same shape.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -224,33 +224,6 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
             return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
         }
     })
-}
-
-/// Time a site has to say what its queues are: a controller that is down is waited for up to 19 s (Slurm).
-const SITE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Asks the site where jobs of this specification would run for its queues. The cluster need not exist.
-///
-/// # Errors
-///
-/// If it does not answer in time or in order; then nothing is known.
-pub async fn site_of(folder: &Folder, spec: &Spec) -> Result<Site, BackendError> {
-    let identity = Identity {
-        format: crate::cluster::FORMAT,
-        id: String::new(),
-        letters: "wxyz".to_owned(),
-        path: folder.path().to_owned(),
-        authority: String::new(),
-    };
-    let silent = |says: String| BackendError {
-        class: ErrorClass::Transient,
-        command: format!("ask {} for its queues", spec.backend.title()),
-        says,
-        fix: spec.backend.commands().get(1).map(|command| format!("see whether `{command}` answers")),
-    };
-    let backend = open(folder, &identity, spec).map_err(|problem| silent(problem.to_string()))?;
-    let answer = tokio::time::timeout(SITE_PATIENCE, backend.site()).await;
-    answer.unwrap_or_else(|_| Err(silent(format!("no answer within {} s", SITE_PATIENCE.as_secs()))))
 }
 
 /// Returns the submit command of the first jobs of a cluster, as a person would type it.

@@ -2,7 +2,8 @@
 
 use super::Context;
 use super::context::interrupted;
-use crate::backends::{Site, site_of};
+use crate::backends::Site;
+use crate::backends::site::site_of;
 use crate::cluster::{Folder, private_umask};
 use crate::config::keys::Key;
 use crate::config::layers::Origin;

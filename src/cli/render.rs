@@ -3,7 +3,8 @@
 use super::Context;
 use super::context::interrupted;
 use crate::backends::render::{RenderInput, render_job_script};
-use crate::backends::{Site, fit, site_of};
+use crate::backends::site::site_of;
+use crate::backends::{Site, fit};
 use crate::cluster::Folder;
 use crate::config::options::{ClusterOption, PoolOptions};
 use crate::config::resolve::Shown;

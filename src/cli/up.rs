@@ -4,7 +4,7 @@ use super::Context;
 use super::connect::{Condition, condition, connect, start_server};
 use super::context::interrupted;
 use crate::backends::fit::{Fit, Misfit, fit};
-use crate::backends::site_of;
+use crate::backends::site::site_of;
 use crate::client::{Client, unexpected};
 use crate::cluster::Folder;
 use crate::config::keys::Key;
