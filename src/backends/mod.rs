@@ -6,6 +6,8 @@
 //! the backend, so nothing here assumes a login node.
 
 pub mod batch;
+pub mod detect;
+pub mod fit;
 mod folder;
 
 pub mod leftovers;
@@ -17,6 +19,7 @@ pub mod reasons;
 pub mod render;
 pub mod sentinel;
 pub mod sge;
+pub mod site;
 pub mod slurm;
 pub mod template;
 
@@ -134,7 +137,7 @@ pub struct BackendError {
 }
 
 /// What a batch system says of its site.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Site {
     /// Name and version of the batch system (`slurm 22.05.8`).
     pub version: String,
@@ -145,7 +148,7 @@ pub struct Site {
 }
 
 /// A queue or partition. What is `None` the site does not say, or has no limit for.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,

@@ -6,6 +6,8 @@ mod adapt_day;
 mod bad_days;
 mod cli;
 mod docs;
+mod doctor;
+mod doctor_slurm;
 mod fake_worker;
 mod golden;
 mod harness;
