@@ -4,6 +4,7 @@
 mod adapt;
 mod adapt_day;
 mod bad_days;
+mod batch_days;
 mod cli;
 mod docs;
 mod doctor;

@@ -93,7 +93,7 @@ async fn a_life_on_grid_engine() {
     let nobody = JobRef { name: JobName::new(&fake.home.id4, JobSeq(99)), id: Some(NativeId("987654".into())) };
     assert_eq!(seen(&backend, &nobody).await, None);
     assert_eq!(backend.list(&[nobody.clone(), jobs[2].clone()]).await.unwrap().len(), 1);
-    backend.cancel(&[nobody.clone()]).await.unwrap();
+    backend.cancel(std::slice::from_ref(&nobody)).await.unwrap();
     backend.cancel(&[nobody, jobs[0].clone()]).await.unwrap();
 
     impossible_shapes().await;

@@ -10,6 +10,8 @@ static BED: Mutex<()> = Mutex::new(());
 pub(crate) static SGE: System = System {
     name: "sge",
     submit: "qsub",
+    list: "qstat",
+    bed,
     variables: &["SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT"],
     commands: || Some(commands()),
     user,

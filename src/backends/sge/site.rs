@@ -132,8 +132,8 @@ pub fn resources(text: &str) -> (Option<Resource>, Option<Resource>) {
         // JOB: once a job; HOST: once a host (complex(5), "consumable").
         per_slot: matches!(complex.consumable, "YES" | "NO"),
     };
-    let memory = MEMORY.iter().filter_map(|name| named(name)).find(counted).or_else(|| named(&"h_vmem"));
-    let gpu = GPU.iter().filter_map(|name| named(name)).find(counted);
+    let memory = MEMORY.iter().filter_map(named).find(counted).or_else(|| named(&"h_vmem"));
+    let gpu = GPU.iter().filter_map(named).find(counted);
     (memory.map(resource), gpu.map(resource))
 }
 
@@ -271,8 +271,8 @@ mod tests {
         let mpi = pe(include_str!("../../../tests/fixtures/sge/qconf_sp_mpi.out")).unwrap();
         let any = BTreeSet::new();
         assert_eq!(choose_pe(&[mpi.clone(), smp.clone()], &any, 4).as_deref(), Some("smp"));
-        assert_eq!(choose_pe(&[mpi.clone()], &any, 4), None, "round robin spreads it over hosts");
-        assert_eq!(choose_pe(&[smp.clone()], &any, 1000), None, "it has 999 slots");
+        assert_eq!(choose_pe(std::slice::from_ref(&mpi), &any, 4), None, "round robin spreads it over hosts");
+        assert_eq!(choose_pe(std::slice::from_ref(&smp), &any, 1000), None, "it has 999 slots");
         let offered = BTreeSet::from(["mpi".to_owned()]);
         assert_eq!(choose_pe(&[smp, mpi], &offered, 4), None, "the queue does not offer it");
         let full = [named("mpi8", "99", "8", "NONE"), named("fill", "99", "$fill_up", "NONE")];
