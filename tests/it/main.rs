@@ -32,4 +32,5 @@ mod site;
 mod slurm_backend;
 mod slurm_days;
 mod standin;
+mod standin_bed;
 mod workers;
