@@ -143,9 +143,10 @@ impl Pbs {
 
     /// Ids of all jobs of this user: those that are not over, then the newest that are.
     async fn qselect(&self) -> Result<Vec<String>, BackendError> {
-        let user = self.user().await?;
+        let (user, server) = (self.user().await?, self.server().await?);
         let live = run(Verb::List, &self.call("qselect").args(["-u", &user])).await?;
-        let mut ids: Vec<String> = parse::selected_ids(&live.stdout).into_iter().map(str::to_owned).collect();
+        let mut ids: Vec<String> =
+            parse::selected_ids(&live.stdout, &server.name).into_iter().map(str::to_owned).collect();
         if self.version().await?.torque {
             return Ok(ids);
         }
@@ -153,7 +154,7 @@ impl Pbs {
         let past = run(Verb::List, &call).await?;
         self.history.store(!errors::no_history(&past.stderr), Ordering::Relaxed);
         let known: BTreeSet<String> = ids.iter().cloned().collect();
-        let mut past = parse::selected_ids(&past.stdout);
+        let mut past = parse::selected_ids(&past.stdout, &server.name);
         past.retain(|id| !known.contains(*id));
         past.sort_by_key(|id| std::cmp::Reverse(Id::parse(id).map(|id| id.number)));
         ids.extend(past.into_iter().take(HISTORY_LIMIT).map(str::to_owned));
