@@ -15,7 +15,9 @@ pub mod site;
 
 use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray, Verb};
 use crate::backends::render::{self, JobHome, RenderInput};
-use crate::backends::{Backend, BackendError, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder};
+use crate::backends::{
+    Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
+};
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::{JobName, NativeId};
 use async_trait::async_trait;
@@ -135,17 +137,19 @@ impl Lsf {
                 parse::add_reasons(jobs, &parse::pending_reasons(&answer.stdout));
             }
         }
-        let failed = |job: &Observation| job.reason == "EXIT";
-        let ids: Vec<String> = jobs.iter().filter(|job| failed(job)).map(|job| job.id.0.clone()).collect();
-        for ids in ids.chunks(IDS_LIMIT) {
-            let call = self.call("bjobs").arg("-l").args(ids);
-            let Ok(answer) = call.run().await else { continue };
-            let ends = details::ends(&self.home.id4, &answer.stdout);
-            let ends: BTreeMap<_, _> = ends.iter().map(|end| (&end.id, end)).collect();
-            for job in jobs.iter_mut().filter(|job| failed(job)) {
-                if let Some(end) = ends.get(&job.id) {
-                    job.state = end.state.clone();
-                    job.reason = batch::bounded(&format!("EXIT {}", end.reason));
+        // `bjobs -l` knows the run limit, `bhist -l` who killed it.
+        for (program, options) in [("bjobs", &["-l"][..]), ("bhist", &["-l"])] {
+            let open = |job: &Observation| matches!(job.state, Observed::Ended { how: EndedHow::Exited, .. });
+            let ids: Vec<String> = jobs.iter().filter(|job| open(job)).map(|job| job.id.0.clone()).collect();
+            for ids in ids.chunks(IDS_LIMIT) {
+                let Ok(answer) = self.call(program).args(options).args(ids).run().await else { continue };
+                let ends = details::ends(&self.home.id4, &answer.stdout);
+                let ends: BTreeMap<_, _> = ends.iter().map(|end| (&end.id, end)).collect();
+                for job in jobs.iter_mut().filter(|job| open(job)) {
+                    if let Some(end) = ends.get(&job.id) {
+                        job.state = end.state.clone();
+                        job.reason = batch::bounded(&end.reason);
+                    }
                 }
             }
         }

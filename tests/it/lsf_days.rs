@@ -314,9 +314,7 @@ fn killed_by_others() {
         until("it has begun", || (lsf.bed.read("runs") == "run\n").then_some(()));
         lsf.lsf(&["bkill", "101"]);
         let ended = lsf.job_with("it has ended", |job| job["id"] == "101" && job["state"] == "ended");
-        if face == Face::Ibm {
-            assert!(ended["reason"].as_str().unwrap().starts_with("cancelled by others"), "{ended}");
-        }
+        assert!(ended["reason"].as_str().unwrap().starts_with("cancelled by others"), "{face:?}: {ended}");
         let done = lsf.task_in(&task, "finished");
         assert_eq!((&done["exit_code"], lsf.bed.read("runs").as_str()), (&0.into(), "run\nrun\n"));
         lsf.down();

@@ -18,7 +18,7 @@ pub(super) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
             _ => lines.push(line.to_owned()),
         }
     }
-    let starts: Vec<usize> = (0..lines.len()).filter(|at| lines[*at].starts_with("Job <")).collect();
+    let starts: Vec<usize> = (0..lines.len()).filter(|at| id_of(&lines[*at]).is_some()).collect();
     let blocks = starts.iter().enumerate().map(|(n, start)| {
         let end = starts.get(n + 1).copied().unwrap_or(lines.len());
         &lines[*start..end]
@@ -29,7 +29,7 @@ pub(super) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
 /// The end that one job's lines tell; a job that ran twice has two, and the last counts.
 fn end(id4: &str, lines: &[String]) -> Option<Observation> {
     let (head, events) = lines.split_first()?;
-    let id = between(head, "Job <", ">")?;
+    let id = id_of(head)?;
     let (job, index) = match id.split_once('[') {
         Some((job, index)) => (job, index.strip_suffix(']')?.parse::<u32>().ok()?),
         None => (id, 0),
@@ -53,9 +53,9 @@ fn end(id4: &str, lines: &[String]) -> Option<Observation> {
             let host = between(text, " <", ">").filter(|_| !text.starts_with("Starting"));
             facts = Facts { node: host.map(bounded).or(facts.node), started: time, ..facts };
         } else if text.starts_with("Signal <KILL> requested by") {
-            facts.killed = true;
+            facts.killed = Some(text.trim_end_matches(';').to_owned());
         } else if let Some(seen) = facts.outcome(time, text) {
-            state = Some((seen, text.trim_end_matches(';').to_owned()));
+            state = Some((seen, facts.words(text)));
         } else if text.starts_with("Requeue") {
             (state, facts) = (None, Facts { limit: facts.limit, ..Facts::default() });
         }
@@ -71,6 +71,12 @@ fn end(id4: &str, lines: &[String]) -> Option<Observation> {
     })
 }
 
+/// `Job <106>, …`; OpenLava 4.0 says `Job Id <106>, …`.
+fn id_of(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("Job Id <").or_else(|| line.strip_prefix("Job <"))?;
+    Some(rest.split_once(">, ")?.0)
+}
+
 /// What was said before the end.
 #[derive(Clone, Default)]
 struct Facts {
@@ -78,35 +84,39 @@ struct Facts {
     started: Option<u64>,
     /// Minutes it may run.
     limit: Option<u64>,
-    killed: bool,
+    killed: Option<String>,
 }
 
 impl Facts {
+    /// What people are told: LSF's words without the CPU time.
+    fn words(&self, text: &str) -> String {
+        let begin = text.split(". The CPU time").next().unwrap_or_default().trim_end_matches([';', '.']);
+        let why = text.find("TERM_").filter(|at| *at > begin.len()).map(|at| text[at..].trim_end_matches([';', '.']));
+        let parts = [Some(begin), why, self.killed.as_deref()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
     fn outcome(&self, time: Option<u64>, text: &str) -> Option<Observed> {
-        if text.starts_with("Done successfully") {
+        let seen = match (text.starts_with("Done successfully"), text.strip_prefix("Exited")) {
             // OpenLava also says so of a script whose shell was killed (capture bhist).
-            return Some(Observed::Ended { how: EndedHow::Exited, exit_code: None });
-        }
-        let rest = text.strip_prefix("Exited")?;
-        let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
-        let code = rest.strip_prefix(" with exit code ").and_then(number);
-        let code = code.or_else(|| rest.strip_prefix(" by signal ").and_then(number).map(|signal: i32| 128 + signal));
-        let seen = ended(code, rest, self.node.is_some());
-        let over = self
-            .started
-            .zip(time)
-            .zip(self.limit)
-            .is_some_and(|((from, to), limit)| (to + YEAR - from) % YEAR >= limit * 60);
-        Some(match seen {
-            // OpenLava names no reason.
-            Observed::Ended { how: EndedHow::Exited, .. } if over => {
-                Observed::Ended { how: EndedHow::Walltime, exit_code: None }
+            (true, _) => Observed::Ended { how: EndedHow::Exited, exit_code: None },
+            (_, Some(rest)) => {
+                let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+                let signal = || rest.strip_prefix(" by signal ").and_then(number).map(|signal: i32| 128 + signal);
+                let code = rest.strip_prefix(" with exit code ").and_then(number).or_else(signal);
+                ended(code, rest, self.node.is_some())
             }
-            Observed::Ended { how: EndedHow::Exited, .. } if self.killed => {
-                Observed::Ended { how: EndedHow::Cancelled, exit_code: None }
-            }
-            seen => seen,
-        })
+            _ => return None,
+        };
+        let times = self.started.zip(time).zip(self.limit);
+        let over = times.is_some_and(|((from, to), limit)| (to + YEAR - from) % YEAR >= limit * 60);
+        // OpenLava names no reason.
+        let how = match seen {
+            Observed::Ended { how: EndedHow::Exited, .. } if self.killed.is_some() => EndedHow::Cancelled,
+            Observed::Ended { how: EndedHow::Exited, .. } if over => EndedHow::Walltime,
+            seen => return Some(seen),
+        };
+        Some(Observed::Ended { how, exit_code: None })
     }
 }
 
@@ -164,16 +174,12 @@ mod tests {
         let over = show(&named(include_str!("../../../tests/fixtures/lsf/bjobs_l_runlimit.out")));
         assert_eq!(
             over,
-            [
-                r#"dcabcd-000001 141 Ended { how: Walltime, exit_code: None } "Exited with exit code 140. The CPU time used is 0.0 seconds." Some("vm")"#
-            ]
+            [r#"dcabcd-000001 141 Ended { how: Walltime, exit_code: None } "Exited with exit code 140" Some("vm")"#]
         );
         let bhist = show(&named(include_str!("../../../tests/fixtures/lsf/bhist.out")));
         assert_eq!(
             bhist,
-            [
-                r#"dcabcd-000002 129 Ended { how: Exited, exit_code: None } "Done successfully. The CPU time used is 0.0 seconds" Some("vm")"#
-            ]
+            [r#"dcabcd-000002 129 Ended { how: Exited, exit_code: None } "Done successfully" Some("vm")"#]
         );
         let pending = show(&named(include_str!("../../../tests/fixtures/lsf/bjobs_l_killed_pending.out")));
         assert_eq!(pending, [r#"dcabcd-000003 113 Ended { how: Cancelled, exit_code: None } "Exited" None"#]);
@@ -197,6 +203,7 @@ mod tests {
         ] {
             let seen = show(&format!("{job}Mon Nov 23 15:12:06: {end}\n")).join("\n");
             assert!(seen.starts_with("dcabcd-000006 7[2] Ended") && seen.contains(how), "{seen}");
+            assert!(!seen.contains("CPU") && seen.contains("TERM_") == end.contains("TERM_"), "{seen}");
         }
         assert!(show(job).is_empty());
         let killed = format!(
@@ -206,6 +213,22 @@ mod tests {
         // Requeued: what was before is no end.
         let again = format!("{killed}Mon Nov 23 15:03:02: Requeued by user or administrator <me>;\n");
         assert!(show(&again).is_empty());
+    }
+
+    /// As measured on OpenLava 4.0.
+    #[test]
+    fn openlava_4_says_job_id_and_who_killed() {
+        let text = "\nJob Id <105[2]>, Job Name <dcabcd-000001[2]>, User <hpc>, Project <default>, Co\n\
+            \x20                    mmand <#!/bin/bash;#BSUB -n 1>\n\
+            Thu Nov 26 14:58:54: Submitted from host <vm> to Queue <night>;\n\
+            Thu Nov 26 14:59:00: Dispatched to <vm>;\n\
+            Thu Nov 26 14:59:00: Signal <KILL> requested by user or administrator <hpc>;\n\
+            Thu Nov 26 14:59:00: Exited with exit code 130. The CPU time used is 0.0 second\n\
+            \x20                    s;\n";
+        let seen = show(text);
+        let words = "Exited with exit code 130; Signal <KILL> requested by user or administrator <hpc>";
+        assert!(seen[0].starts_with("dcabcd-000002 105[2] Ended { how: Cancelled"), "{seen:?}");
+        assert!(seen[0].contains(words), "{seen:?}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn head(script: &str) -> String {
 #[test]
 fn a_script_of_an_array() {
     let script = render(&home(), 3).unwrap();
-    insta::assert_snapshot!(script.lines().take(27).map(|l| format!("{l}\n")).collect::<String>(), @r###"
+    insta::assert_snapshot!(script.lines().take(28).map(|l| format!("{l}\n")).collect::<String>(), @r###"
     #!/bin/bash
     #BSUB -J "dcabcd-000007[1-3]"
     #BSUB -n 4
@@ -45,6 +45,7 @@ fn a_script_of_an_array() {
     #BSUB -m "n1 n2"
     #BSUB -o /dev/null
 
+    unset LSB_NTRIES LSB_JOB_REPORT_MAIL
     umask 077
     if cd '/home/me/my clusters/d' 2>/dev/null && mkdir -p jobs && : >> "jobs/dcabcd-000007-$LSB_JOBINDEX.log"; then
         exec >> "jobs/dcabcd-000007-$LSB_JOBINDEX.log" 2>&1
