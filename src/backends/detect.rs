@@ -30,6 +30,9 @@ const VARIABLES: &[(&str, BackendKind)] = &[
 ];
 /// The configuration of PBS where `PBS_CONF_FILE` is not set (PBS Professional Administrator's Guide, "pbs.conf").
 const PBS_CONF: &str = "/etc/pbs.conf";
+/// Where a Slurm that `SLURM_CONF` does not name has its configuration: as packaged, and as slurmd or sackd of a
+/// "configless" site leave it (slurm.conf(5), "configless_slurm").
+const SLURM_CONFS: &[&str] = &["/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf"];
 /// Where Debian's gridengine-wrapper looks when `SGE_ROOT` is not set, and its folder otherwise.
 const SGE_DEFAULTS: (&str, &str) = ("/etc/default/gridengine", "/var/lib/gridengine");
 /// Beginning of a command's file that is read: the licence at the head of Slurm's wrappers names Slurm within it.
@@ -53,6 +56,8 @@ struct Clues {
     variables: BTreeSet<&'static str>,
     /// `pbs.conf` is there.
     pbs_conf: bool,
+    /// There is a `slurm.conf`. Without one Slurm may still find its controller by DNS.
+    slurm_conf: bool,
     /// Grid Engine has a cell: it knows who its master is.
     sge_cell: bool,
 }
@@ -82,7 +87,10 @@ impl Clues {
         // Nothing else has a use for these files.
         let q = commands.contains_key("qsub");
         let pbs_conf = variables.get("PBS_CONF_FILE").map_or_else(|| PathBuf::from(PBS_CONF), PathBuf::from);
+        let beside = |seen: &Seen| seen.folder.parent().map(|prefix| prefix.join("etc/slurm.conf"));
+        let mut confs = SLURM_CONFS.iter().map(PathBuf::from).chain(commands.get("sbatch").and_then(beside));
         Self {
+            slurm_conf: commands.contains_key("sbatch") && confs.any(|path| path.is_file()),
             variables: set.collect(),
             pbs_conf: q && pbs_conf.is_file(),
             sge_cell: q && sge_cell(variables),
@@ -130,7 +138,8 @@ impl Clues {
 }
 
 /// Chooses the backend. Of several systems the one whose variable is set wins, then the order of
-/// [`BackendKind::ALL`]: on a host with a new and an old system the site's setup names the one in use.
+/// [`BackendKind::ALL`]: on a host with a new and an old system the site's setup names the one in use. A Slurm whose
+/// configuration is not seen comes last: its client is in every distribution.
 fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
     let mut found: Vec<(BackendKind, String)> = Vec::new();
     let pairs = [(BackendKind::Slurm, ["sbatch", "squeue"]), (BackendKind::Lsf, ["bsub", "bjobs"])];
@@ -144,7 +153,8 @@ fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
         Ok(kind_and_why) => found.push(kind_and_why),
         Err(why) => nothing = why,
     }
-    found.sort_by_key(|(kind, _)| (clues.variable_of(*kind).is_none(), *kind));
+    let unsure = |kind| kind == BackendKind::Slurm && !clues.slurm_conf && clues.variable_of(kind).is_none();
+    found.sort_by_key(|(kind, _)| (clues.variable_of(*kind).is_none(), unsure(*kind), *kind));
     let mut found = found.into_iter();
     let Some((kind, mut why)) = found.next() else {
         let wrapper = clues.commands.iter().find_map(|(name, seen)| Some((*name, seen.wraps?)));
@@ -159,7 +169,7 @@ fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
     };
     let others: Vec<_> = found.map(|(kind, _)| format!("--backend {}", kind.as_str())).collect();
     if let Some(variable) = clues.variable_of(kind).filter(|_| !others.is_empty()) {
-        why = format!("{variable} is set, and {why}");
+        why = format!("{variable} is set; {why}");
     }
     if !others.is_empty() {
         why = format!("{why}; there is also {}", others.join(" and "));
@@ -251,7 +261,8 @@ mod tests {
             (*name, Seen { folder: folder.into(), wraps })
         };
         let commands = commands.iter().map(one).collect();
-        Clues { commands, variables: variables.iter().copied().collect(), pbs_conf: false, sge_cell: true }
+        let variables = variables.iter().copied().collect();
+        Clues { commands, variables, pbs_conf: false, slurm_conf: true, sge_cell: true }
     }
 
     fn chosen(clues: &Clues) -> (BackendKind, String) {
@@ -369,9 +380,22 @@ mod tests {
         assert_eq!(kind, BackendKind::Lsf);
         assert_eq!(
             why,
-            "LSF_ENVDIR is set, and bsub and bjobs are on the PATH; there is also --backend slurm and --backend sge"
+            "LSF_ENVDIR is set; bsub and bjobs are on the PATH; there is also --backend slurm and --backend sge"
         );
         assert_eq!(chosen(&clues(commands, &["LSF_ENVDIR", "SLURM_CONF"])).0, BackendKind::Slurm);
+    }
+
+    #[test]
+    fn a_slurm_without_configuration_comes_last() {
+        let mut clues = clues(&["sbatch", "squeue", "bsub", "bjobs"], &[]);
+        clues.slurm_conf = false;
+        assert_eq!(chosen(&clues).0, BackendKind::Lsf);
+        clues.variables.insert("SLURM_CONF");
+        assert_eq!(chosen(&clues).0, BackendKind::Slurm);
+        // Alone it may find its controller by DNS.
+        let mut alone = self::clues(&["sbatch", "squeue"], &[]);
+        alone.slurm_conf = false;
+        assert_eq!(chosen(&alone).0, BackendKind::Slurm);
     }
 
     #[test]

@@ -24,8 +24,9 @@ const TRIAL_BYTES: usize = 1 << 20;
 const DESCRIPTORS_LEAST: u64 = 4096;
 /// Processes of a user below which a node full of tasks comes to its limit.
 const PROCESSES_LEAST: u64 = 512;
-/// Address space below which a server or a worker may not start its threads.
-const ADDRESSES_LEAST_BYTES: u64 = 4 << 30;
+/// Address space below which programs of some size do not start. The probe asks for as much memory, which is its
+/// limit on some sites.
+const ADDRESSES_LEAST_BYTES: u64 = 1 << 30;
 
 /// Limits of a process, `None` where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -326,8 +327,8 @@ mod tests {
         assert_eq!(cpu.trouble(true), ["a worker is killed after 30 min of processor time"]);
         let files = Limits { descriptors: Some(1024), ..Limits::default() };
         assert_eq!((limits(&files).verdict, files.trouble(true).len()), (Verdict::Warn, 0));
-        let few = Limits { processes: Some(100), address_bytes: Some(1 << 30), ..Limits::default() };
-        assert_eq!(few.trouble(true), ["100 processes of a user at a time", "1.1 GB of address space for a process"]);
+        let few = Limits { processes: Some(100), address_bytes: Some(1 << 29), ..Limits::default() };
+        assert_eq!(few.trouble(true), ["100 processes of a user at a time", "537 MB of address space for a process"]);
     }
 
     #[test]
