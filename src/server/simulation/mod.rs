@@ -27,7 +27,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use world::World;
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 160;
 /// Every so many seeds run twice, and must give the same events.
 const TWICE: u64 = 10;
 
