@@ -12,10 +12,13 @@ mod folder;
 
 pub mod leftovers;
 pub mod local;
+pub mod lsf;
+pub mod pbs;
 mod processes;
 pub mod reasons;
 pub mod render;
 pub mod sentinel;
+pub mod sge;
 pub mod site;
 pub mod slurm;
 pub mod template;
@@ -220,10 +223,22 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
-        BackendKind::Pbs | BackendKind::Sge | BackendKind::Lsf => {
-            return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
-        }
+        BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
+        BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
+        BackendKind::Sge => Arc::new(sge::Sge::new(home)),
     })
+}
+
+/// Adds to what jobs have in common what a batch system alone knows and its scripts need.
+///
+/// # Errors
+///
+/// If it does not answer.
+pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), BackendError> {
+    match backend {
+        BackendKind::Sge => sge::complete(home).await,
+        _ => Ok(()),
+    }
 }
 
 /// Returns the submit command of the first jobs of a cluster, as a person would type it.
@@ -232,8 +247,11 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     let script = script.to_string_lossy();
     let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
     match backend {
+        BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
-        _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
+        BackendKind::Pbs => format!("qsub {script}"),
+        BackendKind::Sge => sge::submit_line(home, &script),
+        BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }
 

@@ -38,7 +38,13 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     let folder = Folder::of(&context.state()?, &resolved.name);
     // A cluster that was never up has no letters yet; `up` draws them.
     let letters = if folder.exists() { folder.open()?.letters } else { "wxyz".to_owned() };
-    let home = crate::backends::job_home(&folder, &letters, &resolved.spec)?;
+    let mut home = crate::backends::job_home(&folder, &letters, &resolved.spec)?;
+    let backend = resolved.spec.backend;
+    let work = async { Ok(crate::backends::complete(backend, &mut home).await) };
+    if let Err(error) = context.block_on(work, super::context::interrupted)? {
+        context.printer.note(&format!("{error}; what it would have said is guessed"));
+        home.grid_engine = crate::backends::sge::site::Found::guessed();
+    }
     let mut origins = origins(&resolved.values);
     let site = if args.explain { limits(&folder, &resolved.spec, context)? } else { None };
     if let Some(site) = &site {
