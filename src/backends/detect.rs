@@ -118,15 +118,18 @@ impl Clues {
             found.next().map(|name| format!("{name} is beside qsub"))
         };
         let word = |name: &str| format!("{name} is set");
-        let sge = beside(&["qconf", "qhost"]).or_else(|| self.variable_of(Sge).map(word));
-        let pbs = beside(&["pbsnodes", "qmgr"])
-            .or_else(|| self.variable_of(Pbs).map(word))
-            .or_else(|| self.pbs_conf.then(|| "there is a pbs.conf".to_owned()));
-        let found = match (pbs, sge) {
+        // The surest first: what came with this very qsub, what the site's setup says, what lies about.
+        let signs = [
+            (beside(&["pbsnodes", "qmgr"]), beside(&["qconf", "qhost"])),
+            (self.variable_of(Pbs).map(word), self.variable_of(Sge).map(word)),
+            (self.pbs_conf.then(|| "there is a pbs.conf".to_owned()), None),
+        ];
+        let found = signs.into_iter().find_map(|signs| match signs {
             (Some(why), None) => Some((Pbs, why)),
             (None, Some(why)) => Some((Sge, why)),
-            _ => ask().and_then(|said| maker(&said)),
-        };
+            _ => None,
+        });
+        let found = found.or_else(|| ask().and_then(|said| maker(&said)));
         match found {
             Some((Sge, _)) if !self.sge_cell => {
                 Err(Some("Grid Engine's commands are on the PATH, and it has no cell here".to_owned()))
@@ -353,6 +356,15 @@ mod tests {
         // Both installed: the one whose qsub comes first.
         let both = ["/opt/sge/qsub", "/opt/sge/qstat", "/opt/sge/qconf", "/opt/pbs/pbsnodes"];
         assert_eq!(chosen(&clues(&both, &[])).0, BackendKind::Sge);
+        // What is beside it counts more than what the site sets, and that more than a file.
+        let beside = ["qsub", "qstat", "pbsnodes"];
+        assert_eq!(chosen(&clues(&beside, &["SGE_ROOT"])).0, BackendKind::Pbs);
+        let file = |commands: &[&str], variables| Clues { pbs_conf: true, ..clues(commands, variables) };
+        assert_eq!(chosen(&file(&["qsub", "qstat", "qconf"], &[])).0, BackendKind::Sge);
+        assert_eq!(chosen(&file(&["qsub", "qstat"], &["SGE_ROOT"])).0, BackendKind::Sge);
+        let (kind, why) = chosen(&file(&["qsub", "qstat"], &[]));
+        assert_eq!((kind, why.as_str()), (BackendKind::Pbs, "qsub and qstat are on the PATH, and there is a pbs.conf"));
+        assert_eq!(chosen(&clues(&["qsub", "qstat", "qconf", "pbsnodes"], &["SGE_ROOT"])).0, BackendKind::Sge);
         // In one folder, or nothing beside it.
         for commands in [&["qsub", "qstat", "qconf", "pbsnodes"][..], &["qsub", "qstat"]] {
             for (said, kind) in [

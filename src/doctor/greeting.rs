@@ -47,7 +47,10 @@ pub(super) async fn open(folder: &Folder, identity: &Identity) -> Result<(Vec<So
     let (listeners, addresses) = listen::bind_tcp(&folder.spec()?).await?;
     folder.publish(identity, &authority, &addresses, &clock::host())?;
     let config = Arc::new(config);
-    let greeter = |listener| Greeter(tokio::spawn(serve(listener, Arc::clone(&config), identity.id.clone())));
+    let greeter = |listener| {
+        let serve = serve(listener, Arc::clone(&config), identity.id.clone(), GREETINGS_MAX, PATIENCE);
+        Greeter(tokio::spawn(serve))
+    };
     Ok((addresses, listeners.into_iter().map(greeter).collect()))
 }
 
@@ -61,8 +64,9 @@ impl Drop for Greeter {
     }
 }
 
-async fn serve(listener: TcpListener, config: Arc<ServerConfig>, cluster_id: String) {
-    let places = Arc::new(Semaphore::new(GREETINGS_MAX));
+/// Greets `most` at a time, each for at most `patience`.
+async fn serve(listener: TcpListener, config: Arc<ServerConfig>, cluster_id: String, most: usize, patience: Duration) {
+    let places = Arc::new(Semaphore::new(most));
     let cluster_id: Arc<str> = cluster_id.into();
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
@@ -73,7 +77,7 @@ async fn serve(listener: TcpListener, config: Arc<ServerConfig>, cluster_id: Str
         let (config, cluster_id) = (Arc::clone(&config), Arc::clone(&cluster_id));
         tokio::spawn(async move {
             // A stranger's bytes are nothing to report.
-            let _ = timeout(PATIENCE, greet(stream, config, &cluster_id)).await;
+            let _ = timeout(patience, greet(stream, config, &cluster_id)).await;
             drop(place);
         });
     }
@@ -152,6 +156,31 @@ async fn handshakes() -> Result<(Handshake, Handshake), KeyError> {
 mod tests {
     use super::super::Verdict;
     use super::*;
+
+    #[tokio::test]
+    async fn greetings_are_bounded_in_number_and_time() {
+        let id = "d0c70000000000000000000000000000";
+        let ours = Authority::create(id).unwrap();
+        let server = Arc::new(server_config(&ours).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let patience = Duration::from_millis(300);
+        let _greeter = Greeter(tokio::spawn(serve(listener, server, id.to_owned(), 1, patience)));
+        // One that says nothing has the only place until its time is over.
+        let begun = std::time::Instant::now();
+        let mut idle = tokio::net::TcpStream::connect(address).await.unwrap();
+        let config = client_config(ours.certificate(), &ours.issue(Role::Worker).unwrap()).unwrap();
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let greeted = async {
+            let stream = TlsConnector::from(Arc::new(config)).connect(server_name(id)?, stream).await?;
+            Channel::new(stream, FRAME_BYTES_MAX).receive::<Greeting>().await.map_err(Box::from)
+        };
+        let greeted: Result<_, Box<dyn std::error::Error>> = timeout(Duration::from_secs(20), greeted).await.unwrap();
+        assert_eq!(greeted.unwrap().unwrap().len(), 1);
+        assert!(begun.elapsed() >= patience, "it had to wait");
+        let closed = tokio::io::AsyncReadExt::read(&mut idle, &mut [0; 1]).await;
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    }
 
     #[tokio::test]
     async fn a_worker_is_let_in_and_a_stranger_is_not() {

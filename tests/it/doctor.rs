@@ -269,6 +269,9 @@ fn one_command_runs_where_two_systems_cannot_be_told_apart_and_none_where_one_is
     let asked = "#!/bin/sh\necho \"$*\" >> \"$HOME/asked\"\necho 'pbs_version = 23.06.06'\n";
     let programs = ["qsub", "qdel", "qconf", "pbsnodes"].map(|name| (name, "#!/bin/sh\n"));
     with_programs(&mut bed, &[&programs[..], &[("qstat", asked)]].concat());
+    // Whatever lies about on the machine of this test.
+    bed.set("PBS_CONF_FILE", "/nowhere");
+    bed.set("SGE_ROOT", "/nowhere");
     let asked = bed.root().join("home/asked");
     let backend = |bed: &Bed| {
         let shown = bed.lines(&["config", "show", "--json"]);

@@ -147,11 +147,21 @@ fn a_parallel_job_is_told_before_it_is_killed() {
 #[test]
 fn refusals() {
     let lsf = Lsf::new(Face::OpenLava);
+    // What LSF itself says of its queues is known before anything is made.
+    for (options, says) in [
+        (&["--queue", "nosuch"][..], "there is no queue"),
+        (&["--queue", "short", "--walltime", "1h"], "its limit is 00:05:00"),
+        (&["--cores", "64"], "its limit on one node is 8"),
+    ] {
+        lsf.bed.run(&[&["up"], options].concat()).expect(78).says(says);
+        assert_eq!(lsf.calls("bsub"), 0);
+    }
+    // Own directives are not understood, so nothing is refused beforehand.
     for (options, says, fix) in [
-        (&["--queue", "nosuch"][..], "No such queue", "bqueues"),
+        (&["--directive=-q nosuch"][..], "No such queue", "bqueues"),
         (&["--queue", "nobody"], "User cannot use the queue", "bqueues"),
-        (&["--queue", "short", "--walltime", "1h"], "RUNLIMIT: Cannot exceed", "--walltime"),
-        (&["--cores", "64"], "Too many processors requested", "--cores"),
+        (&["--directive=-q short", "--walltime", "1h"], "RUNLIMIT: Cannot exceed", "--walltime"),
+        (&["--cores", "64", "--directive=-u nobody"], "Too many processors requested", "--cores"),
     ] {
         let before = lsf.calls("bsub");
         lsf.up(options);

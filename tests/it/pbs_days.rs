@@ -158,15 +158,20 @@ fn refusals() {
     let site = pbs(&json!({ "queues": {
         "workq": {}, "private": { "acl": false }, "short": { "resources_max": { "walltime": "00:10:00" } },
     } }));
-    for (options, says, fix) in [
-        (&["--queue", "nosuch"][..], "Unknown queue", "qstat -Q"),
-        (&["--queue", "private"], "Unauthorized Request", "may not use the queue"),
-        (&["--queue", "short", "--walltime", "1h"], "violates queue", "qstat -Qf"),
-        (&["--constraint", "nosuch=3"], "", ""),
+    // What PBS itself says of its queues is known before anything is made.
+    for (options, says) in [
+        (&["--queue", "nosuch"][..], "there is no queue"),
+        (&["--queue", "short", "--walltime", "1h"], "its limit is 00:10:00"),
     ] {
-        if says.is_empty() {
-            continue;
-        }
+        site.run(&[&["up"], options].concat()).expect(78).says(says);
+        assert!(site.calls("qsub").is_empty());
+    }
+    // Own directives are not understood, so nothing is refused beforehand.
+    for (options, says, fix) in [
+        (&["--directive=-q nosuch"][..], "Unknown queue", "qstat -Q"),
+        (&["--directive=-q private"], "Unauthorized Request", "may not use the queue"),
+        (&["--directive=-q short", "--walltime", "1h"], "violates queue", "qstat -Qf"),
+    ] {
         let before = site.calls("qsub").len();
         let waited = site.run(&[&["up", "--wait", "1"], options].concat());
         assert_eq!(waited.code, 69, "{waited:?}");
@@ -183,7 +188,7 @@ fn refusals() {
     site.down();
     site.ok(&["down", "--purge"]);
     // More cores than a node has: accepted, and never started.
-    site.ok(&["up", "--cores", "64"]);
+    site.ok(&["up", "--cores", "64", "--directive=-m n"]);
     let job = site.job_with("a reason", |job| job["reason"].as_str().is_some_and(|why| !why.is_empty()));
     assert_eq!(job["reason"], "Can Never Run: Insufficient amount of resource: ncpus (R: 64 A: 8 T: 8)");
     let status = site.ok(&["status"]);
