@@ -226,6 +226,22 @@ mod tests {
         assert_eq!(said.iter().filter(|queue| queue.is_default).count(), 1);
     }
 
+    #[test]
+    fn openlava_4_says_the_same() {
+        let bparams = include_str!("../../../tests/fixtures/lsf/openlava4_bparams_l.out");
+        assert_eq!(
+            (array_limit(bparams), default_queue(bparams), per_slot(bparams)),
+            (Some(1000), Some("normal"), false)
+        );
+        let queues =
+            queues(include_str!("../../../tests/fixtures/lsf/openlava4_bqueues_l.out"), default_queue(bparams));
+        let lines: Vec<String> = queues.iter().map(line).collect();
+        assert_eq!(lines[0], "short closed None walltime Some(300) default None cores Some(4) memory Some(512000000)");
+        assert!(lines.iter().any(|line| line.starts_with("normal* closed None walltime None")), "{lines:?}");
+        assert_eq!(host_slots(include_str!("../../../tests/fixtures/lsf/openlava4_bhosts_w.out")), Some(16));
+        assert_eq!(host_memory(include_str!("../../../tests/fixtures/lsf/openlava4_lshosts_w.out")), Some(24152 << 20));
+    }
+
     fn line(queue: &Queue) -> String {
         format!(
             "{}{} closed {:?} walltime {:?} default {:?} cores {:?} memory {:?}",
