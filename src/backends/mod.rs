@@ -6,6 +6,8 @@
 //! the backend, so nothing here assumes a login node.
 
 pub mod batch;
+pub mod detect;
+pub mod fit;
 mod folder;
 
 pub mod leftovers;
@@ -16,6 +18,8 @@ mod processes;
 pub mod reasons;
 pub mod render;
 pub mod sentinel;
+pub mod sge;
+pub mod site;
 pub mod slurm;
 pub mod template;
 
@@ -133,7 +137,7 @@ pub struct BackendError {
 }
 
 /// What a batch system says of its site.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Site {
     /// Name and version of the batch system (`slurm 22.05.8`).
     pub version: String,
@@ -144,7 +148,7 @@ pub struct Site {
 }
 
 /// A queue or partition. What is `None` the site does not say, or has no limit for.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,
@@ -221,10 +225,20 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
         BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
         BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
-        BackendKind::Sge => {
-            return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
-        }
+        BackendKind::Sge => Arc::new(sge::Sge::new(home)),
     })
+}
+
+/// Adds to what jobs have in common what a batch system alone knows and its scripts need.
+///
+/// # Errors
+///
+/// If it does not answer.
+pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), BackendError> {
+    match backend {
+        BackendKind::Sge => sge::complete(home).await,
+        _ => Ok(()),
+    }
 }
 
 /// Returns the submit command of the first jobs of a cluster, as a person would type it.
@@ -236,7 +250,8 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
         BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
         BackendKind::Pbs => format!("qsub {script}"),
-        _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
+        BackendKind::Sge => sge::submit_line(home, &script),
+        BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }
 

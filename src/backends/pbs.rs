@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 const ARRAY_LIMIT: u32 = 1000;
 /// Ids in one command: without `-E` each is a connection of its own (300 took 3.3 s, capture bulk_qstat_ids).
 const IDS_LIMIT: usize = 200;
+/// Arrays in one command that shows all their elements, 2 kB each.
+const ARRAYS_LIMIT: usize = 20;
 /// Finished jobs of the user that are looked through for ours, the newest: history may go back for weeks.
 const HISTORY_LIMIT: usize = 1000;
 
@@ -84,15 +86,15 @@ impl Pbs {
         Ok(server)
     }
 
-    /// Asks for these jobs, arrays with all their elements.
-    async fn qstat(&self, ids: &[String]) -> Result<Vec<Record>, BackendError> {
+    /// Asks for these jobs, arrays as a whole or with all their elements.
+    async fn qstat(&self, ids: &[String], elements: bool) -> Result<Vec<Record>, BackendError> {
         let torque = self.version().await?.torque;
         // What the answer teaches may have to be asked again: once for history, once for `-E`.
         for _ in 0..3 {
             let history = !torque && self.history.load(Ordering::Relaxed);
             let grouping = !torque && self.grouping.load(Ordering::Relaxed);
             let call = self.call("qstat").args(grouping.then_some("-E")).args(history.then_some("-x"));
-            let call = call.args(["-f", "-t"]).args(ids);
+            let call = call.arg("-f").args(elements.then_some("-t")).args(ids);
             let answer = match call.run().await {
                 Ok(answer) if history && errors::no_history(&answer.stderr) => {
                     self.history.store(false, Ordering::Relaxed);
@@ -123,21 +125,28 @@ impl Pbs {
         Err(self.call("qstat").error(ErrorClass::Transient, "its answers contradict each other", None))
     }
 
-    async fn qstat_all(&self, ids: &[String]) -> Result<Vec<Observation>, BackendError> {
+    /// Asks for these jobs, in as many commands as it takes.
+    async fn qstat_all(&self, ids: &[String], elements: bool) -> Result<Vec<Record>, BackendError> {
+        let (arrays, singles): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(|id| elements && id.contains("[]"));
         let mut records = Vec::new();
-        for ids in ids.chunks(IDS_LIMIT) {
-            records.extend(self.qstat(ids).await?);
+        for ids in arrays.chunks(ARRAYS_LIMIT).chain(singles.chunks(IDS_LIMIT)) {
+            records.extend(self.qstat(ids, elements).await?);
         }
+        Ok(records)
+    }
+
+    fn observations(&self, records: &[Record]) -> Vec<Observation> {
         let pools = std::iter::once(&self.home.pool).chain(self.home.pools.values());
         let walltimes = pools.flat_map(|pool| pool.walltime_choices.iter().copied().chain(pool.walltime_seconds));
-        Ok(observe::jobs(&self.home.id4, &records, &walltimes.collect()))
+        observe::jobs(&self.home.id4, records, &walltimes.collect())
     }
 
     /// Ids of all jobs of this user: those that are not over, then the newest that are.
     async fn qselect(&self) -> Result<Vec<String>, BackendError> {
-        let user = self.user().await?;
+        let (user, server) = (self.user().await?, self.server().await?);
         let live = run(Verb::List, &self.call("qselect").args(["-u", &user])).await?;
-        let mut ids: Vec<String> = parse::selected_ids(&live.stdout).into_iter().map(str::to_owned).collect();
+        let mut ids: Vec<String> =
+            parse::selected_ids(&live.stdout, &server.name).into_iter().map(str::to_owned).collect();
         if self.version().await?.torque {
             return Ok(ids);
         }
@@ -145,7 +154,7 @@ impl Pbs {
         let past = run(Verb::List, &call).await?;
         self.history.store(!errors::no_history(&past.stderr), Ordering::Relaxed);
         let known: BTreeSet<String> = ids.iter().cloned().collect();
-        let mut past = parse::selected_ids(&past.stdout);
+        let mut past = parse::selected_ids(&past.stdout, &server.name);
         past.retain(|id| !known.contains(*id));
         past.sort_by_key(|id| std::cmp::Reverse(Id::parse(id).map(|id| id.number)));
         ids.extend(past.into_iter().take(HISTORY_LIMIT).map(str::to_owned));
@@ -209,12 +218,16 @@ impl Backend for Pbs {
     }
 
     async fn list(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
-        Ok(observe::of(jobs, self.qstat_all(&arrays(jobs)).await?))
+        let records = self.qstat_all(&arrays(jobs), true).await?;
+        Ok(observe::of(jobs, self.observations(&records)))
     }
 
     async fn find(&self) -> Result<Vec<Observation>, BackendError> {
-        let ids = self.qselect().await?;
-        self.qstat_all(&ids).await
+        // The user's other arrays may have any number of elements.
+        let mut records = self.qstat_all(&self.qselect().await?, false).await?;
+        records.retain(|record| observe::is_ours(&self.home.id4, record));
+        let ids: Vec<_> = records.iter().map(|record| record.name.clone()).collect();
+        Ok(self.observations(&self.qstat_all(&ids, true).await?))
     }
 
     /// History is part of every listing.

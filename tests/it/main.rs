@@ -4,8 +4,11 @@
 mod adapt;
 mod adapt_day;
 mod bad_days;
+mod batch_days;
 mod cli;
 mod docs;
+mod doctor;
+mod doctor_slurm;
 mod fake_worker;
 mod golden;
 mod harness;
@@ -18,6 +21,9 @@ mod pbs_days;
 mod peers;
 mod security;
 mod several_workers;
+mod sge_backend;
+mod sge_bed;
+mod sge_days;
 mod shapes;
 #[path = "../support/simdisk.rs"]
 mod simdisk;
@@ -26,4 +32,5 @@ mod site;
 mod slurm_backend;
 mod slurm_days;
 mod standin;
+mod standin_bed;
 mod workers;

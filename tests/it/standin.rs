@@ -166,7 +166,7 @@ impl StandIn {
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.bed.folder().join("id").exists() {
             self.down();
         }
         // Jobs whose cluster has gone wrong, then the server, which is a process of the bed.

@@ -29,6 +29,7 @@ What `Core` offers a face:
     core.jobs                     all records, {key: job}, in the order of submission; the key is "12" or "12[3]"
     core.of(number)               the records of one number, in order of index
     core.end(job, why)            starts the ladder; a job that is pending is done at once
+    core.rerun(job)               kills what runs and puts the job back into the queue, under the same number
     core.signal(job, number)      to the processes of the session, sparing as above
     core.forget(job)              deletes a record
     core.now()                    seconds since 1970
@@ -175,6 +176,11 @@ class Core:
             job["steps"] = [[now + delay, number] for delay, number in self.face.ladder(self, job, why)]
             self.climb(job)
 
+    def rerun(self, job):
+        if job["state"] == "running":
+            job["why"] = "rerun"
+            self.signal(job, signal.SIGKILL)
+
     def signal(self, job, number):
         self.changed = True
         job["sent"] = number
@@ -221,11 +227,14 @@ class Core:
             return
         if job["session"]:
             signal_session(job["session"], signal.SIGKILL)
+        self.changed = True
+        if job["why"] == "rerun":
+            job.update(state="pending", session=None, node=None, slot=None, started=None, why=None, sent=None, steps=[])
+            return
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = 128 + killed if killed else os.WEXITSTATUS(status)
         job.update(code=code, signal=killed, ended=now, state="ending")
         job["until"] = now + (self.face.ended(self, job) or 0)
-        self.changed = True
 
     def climb(self, job):
         while job["session"] and job["steps"] and job["steps"][0][0] <= self.now():

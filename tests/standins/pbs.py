@@ -59,7 +59,7 @@ def down(request):
 
 def command(core, request):
     do = {"qsub": qsub, "qstat": qstat, "qdel": qdel, "qselect": qselect, "qsig": qsig, "pbsnodes": pbsnodes}
-    do |= {"qhold": qhold, "qrls": qrls}
+    do |= {"qhold": qhold, "qrls": qrls, "qrerun": qrerun}
     try:
         return do[request["command"]](core, request)
     except Refused as refused:
@@ -100,11 +100,12 @@ def qsub(core, request):
     if "\r\n" in script:
         raise Refused(1, "script contains cr, lf")
     given = {}
+    prefix = dict(options).get("-C", request["env"].get("PBS_DPREFIX", "#PBS")) + " "
     for line in script.split("\n"):
         if not line.startswith("#") and line.strip():
             break
-        if line.startswith("#PBS "):
-            words = shlex.split(line[5:], comments=True)
+        if line.startswith(prefix):
+            words = shlex.split(line[len(prefix) :])
             try:
                 said, rest = getopt.getopt(words, letters)
             except getopt.GetoptError as error:
@@ -481,6 +482,14 @@ def qrls(core, request):
     return each(core, request, request["args"], one)
 
 
+def qrerun(core, request):
+    def one(word):
+        for job in records(core, word)[0]:
+            core.rerun(job)
+
+    return each(core, request, request["args"], one)
+
+
 def qselect(core, request):
     options, _ = getopt.gnu_getopt(request["args"], "a:A:c:h:HJl:N:p:P:q:r:s:t:Tu:x")
     chosen = dict(options)
@@ -564,7 +573,7 @@ def qstat(core, request):
         except Refused as refused:
             code = refused.code
             errors.append(refused.words)
-    if "-E" in chosen and code:
+    if "-E" in chosen and code in (UNKNOWN, FINISHED):
         # One request: no error as long as one of them is known, else that of the last.
         code, errors = (0, []) if shown else (code, errors[-1:])
     if config["flavour"] == "openpbs" and chosen.get("-F") == "json" and len(operands) > 1 and "-E" not in chosen:

@@ -92,10 +92,6 @@ const ROWS: &[Row] = {
     ]
 };
 
-/// Exit codes that speak of one job only: unknown, over, exiting or over already (captures qstat_unknown,
-/// qdel_finished_hist, qdel_exiting).
-const OF_A_JOB: [i32; 3] = [153, 35, 168];
-
 /// Returns the class of a failed command and what to do about it.
 pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     // A wrapper, or a signal that came late: what has an id may exist.
@@ -122,17 +118,19 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     (class, None)
 }
 
-/// Whether a command did what it could, and complained of single jobs only: that they are not known, or over. Several
-/// ids: it goes on after such an error, and the last one is its exit code (captures qstat_many_x, qdel_many).
+/// Whether a command did what it could, and complained of single jobs only: that they are not known, or over, or just
+/// ending. Several ids: it goes on after such an error, and the last one is its exit code (captures qstat_many_x,
+/// qdel_many). The codes are not the same in TORQUE, so the texts count.
 pub(super) fn of_single_jobs(answer: &Answer) -> bool {
     let Exit::Code(code) = answer.exit else { return false };
-    let of_a_job = |line: &str| {
+    let of_a_job = |line: &&str| {
         ["Unknown Job Id", "Job has finished", "Request invalid for state of job", "invalid state for job"]
             .iter()
             .any(|words| line.contains(words))
     };
-    let mut errors = answer.stderr.lines().filter(|line| line.starts_with("qstat: ") || line.starts_with("qdel: "));
-    code == 0 || OF_A_JOB.contains(&code) && errors.all(of_a_job) && !lost(&answer.stderr)
+    let errors = answer.stderr.lines().filter(|line| line.starts_with("qstat: ") || line.starts_with("qdel: "));
+    let (known, others): (Vec<_>, Vec<_>) = errors.partition(of_a_job);
+    code == 0 || !known.is_empty() && others.is_empty() && !lost(&answer.stderr)
 }
 
 fn lost(stderr: &str) -> bool {
@@ -206,7 +204,7 @@ mod tests {
         qdel_subjob_bad_index (Cancel 156): Transient
         qdel_subjob_running (Cancel 168): Transient, of single jobs
         qdel_unknown (Cancel 153): Transient, of single jobs
-        qsig_finished (Cancel 35): Transient, of single jobs
+        qsig_finished (Cancel 35): Transient
         qstat_E_multi_f_nox (List 35): Transient, of single jobs
         qstat_badid (List 170): Transient, fix
         qstat_badid2 (List 1): Transient
@@ -280,6 +278,11 @@ mod tests {
             "Connection refused\nqstat: cannot connect to server a (errno=15010)\nqstat: Unknown Job Id 1.a\n"
         )));
         assert!(!of_single_jobs(&answer(153, "qdel: Unauthorized Request  1.a\nqdel: Unknown Job Id 2.a\n")));
+        assert!(of_single_jobs(&answer(
+            170,
+            "qdel: Request invalid for state of job MSG=invalid state for job - COMPLETE 5.a"
+        )));
+        assert!(!of_single_jobs(&answer(153, "")));
         assert!(!of_single_jobs(&answer(255, "qstat: cannot connect to server a (errno=15010)")));
     }
 

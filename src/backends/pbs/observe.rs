@@ -56,6 +56,11 @@ fn of_array(record: &Record) -> Vec<(u32, Observed)> {
     }
 }
 
+/// Whether a job or array is one of this cluster.
+pub(super) fn is_ours(id4: &str, record: &Record) -> bool {
+    ours(id4, record).is_some()
+}
+
 fn ours<'a>(id4: &str, record: &'a Record) -> Option<(Id<'a>, JobName)> {
     let id = Id::parse(&record.name)?;
     let name = record.get("Job_Name")?;

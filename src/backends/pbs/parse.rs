@@ -123,21 +123,26 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// Returns the id that `qsub` printed: the last line that is one, for sites wrap `qsub` in scripts that print banners.
+/// A banner may have a number (`12.5`) or an address, so one with a server's name is preferred.
 pub fn submitted_id(stdout: &str) -> Option<&str> {
-    selected_ids(stdout).pop()
+    let mut ids: Vec<_> = ids(stdout).collect();
+    ids.sort_by_key(|id| has_name(id));
+    ids.pop()
 }
 
-/// Returns the ids that `qselect` printed, one a line. A banner may have a number (`12.5`) or an address: where an id
-/// has a server's name, those that have none are not meant.
-pub(super) fn selected_ids(stdout: &str) -> Vec<&str> {
-    let is_id =
-        |line: &&str| Id::parse(line).is_some_and(|id| !id.server.is_empty() && !matches!(id.which, Which::Element(_)));
-    let named = |line: &str| line.split_once('.').is_some_and(|(_, server)| server.starts_with(char::is_alphabetic));
-    let mut ids: Vec<_> = stdout.lines().map(str::trim).filter(is_id).collect();
-    if ids.iter().any(|id| named(id)) {
-        ids.retain(|id| named(id));
-    }
-    ids
+/// Returns the ids that `qselect` printed, one a line: those with a server's name, or with this one.
+pub(super) fn selected_ids<'a>(stdout: &'a str, server: &str) -> Vec<&'a str> {
+    ids(stdout).filter(|id| has_name(id) || Id::parse(id).is_some_and(|id| id.server == server)).collect()
+}
+
+fn ids(stdout: &str) -> impl Iterator<Item = &str> {
+    stdout.lines().map(str::trim).filter(|line| {
+        Id::parse(line).is_some_and(|id| !id.server.is_empty() && !matches!(id.which, Which::Element(_)))
+    })
+}
+
+fn has_name(id: &str) -> bool {
+    id.split_once('.').is_some_and(|(_, server)| server.starts_with(char::is_alphabetic))
 }
 
 /// Elements of `8-9`, `0-3,5`, `0-8:2`; none of `-`.
@@ -242,7 +247,10 @@ mod tests {
         assert_eq!(submitted_id(banner), Some("41.pbsvm"));
         assert_eq!(submitted_id("41\n"), None, "a number alone may be anything");
         assert_eq!(submitted_id("12.10-server\n"), Some("12.10-server"), "a server may be called so");
-        assert_eq!(selected_ids("Hello\n1.5\n10.0.0.1\n58.pbsvm\n22[].pbsvm\n"), ["58.pbsvm", "22[].pbsvm"]);
+        let printed = "Hello\n1.5\n10.0.0.1\n58.pbsvm\n22[].pbsvm\n59.10-server\n";
+        assert_eq!(selected_ids(printed, "pbsvm"), ["58.pbsvm", "22[].pbsvm"]);
+        assert_eq!(selected_ids(printed, "10-server"), ["58.pbsvm", "22[].pbsvm", "59.10-server"]);
+        assert!(selected_ids("1.5\n10.0.0.1\n", "pbsvm").is_empty(), "a banner alone");
     }
 
     #[test]

@@ -14,8 +14,9 @@ const ADMIN: Option<&str> = Some("ask the administrators");
 
 /// The first match counts.
 const ROWS: &[Row] = &[
+    ("too many failed attempts", "PBS tried to start it too often in vain, and holds it", ADMIN, true),
     ("held: ", "it is held", Some("`qrls <id>` lets it go"), true),
-    ("Job held by", "it is held", Some("`qrls <id>` lets it go"), true),
+    ("ob held", "it is held", Some("`qrls <id>` lets it go"), true),
     ("waits for its start time", "its start time has not come", None, false),
     ("Queue not started", "the queue starts no jobs", QUEUE, false),
     ("Queue not an execution queue", "the queue only passes jobs on", QUEUE, false),
@@ -87,6 +88,7 @@ mod tests {
             ("Not Running: PBS Error: Execution server rejected request", false),
             ("Job held by hpcuser on Mon Nov 23 14:55:21 2026", true),
             ("held: Hold_Types = s", true),
+            ("job held, too many failed attempts to run", true),
         ] {
             let meaning = meaning(reason).unwrap_or_else(|| panic!("{reason}"));
             assert_eq!(meaning.never, never, "{reason}");

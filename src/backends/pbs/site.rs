@@ -9,6 +9,8 @@ const QUEUES_LIMIT: usize = 1000;
 /// What `qstat -Bf` says that matters to us.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Server {
+    /// Its name, as ids have it.
+    pub(super) name: String,
     /// Where jobs go that name no queue.
     pub(super) default_queue: Option<String>,
     /// Most elements of an array.
@@ -22,6 +24,7 @@ pub(super) fn server(text: &str) -> Server {
     let Some(record) = all.first() else { return Server::default() };
     let size = record.get("max_array_size").or_else(|| record.get("max_job_array_size"));
     Server {
+        name: record.name.clone(),
         default_queue: record.get("default_queue").map(str::to_owned),
         max_array: size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0),
         max_walltime_seconds: record.get("resources_max.walltime").and_then(seconds),
