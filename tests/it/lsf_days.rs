@@ -147,6 +147,17 @@ fn a_parallel_job_is_told_before_it_is_killed() {
 #[test]
 fn refusals() {
     let lsf = Lsf::new(Face::OpenLava);
+    // Where the site says its limits, `up` knows beforehand.
+    for (options, what, limit) in [
+        (&["--queue", "nosuch"][..], "there is no queue", "normal"),
+        (&["--queue", "short", "--walltime", "1h"], "walltime", "00:05:00"),
+        (&["--cores", "64"], "cores", "8"),
+    ] {
+        let refused = lsf.bed.run(&[&["up"][..], options].concat()).expect(78);
+        assert!(refused.err.contains(what) && refused.err.contains(limit), "{}", refused.err);
+    }
+    assert_eq!(lsf.calls("bsub"), 0);
+    lsf.standin(&["fault", "bqueues", r#"{"times": -1, "rc": 255, "err": "Batch daemon cannot fork\n"}"#]);
     for (options, says, fix) in [
         (&["--queue", "nosuch"][..], "No such queue", "bqueues"),
         (&["--queue", "nobody"], "User cannot use the queue", "bqueues"),
