@@ -147,21 +147,22 @@ fn a_parallel_job_is_told_before_it_is_killed() {
 #[test]
 fn refusals() {
     let lsf = Lsf::new(Face::OpenLava);
-    // What LSF itself says of its queues is known before anything is made.
-    for (options, says) in [
-        (&["--queue", "nosuch"][..], "there is no queue"),
-        (&["--queue", "short", "--walltime", "1h"], "its limit is 00:05:00"),
-        (&["--cores", "64"], "its limit on one node is 8"),
+    // Where the site says its limits, `up` knows beforehand.
+    for (options, what, limit) in [
+        (&["--queue", "nosuch"][..], "there is no queue", "normal"),
+        (&["--queue", "short", "--walltime", "1h"], "walltime", "00:05:00"),
+        (&["--cores", "64"], "cores", "8"),
     ] {
-        lsf.bed.run(&[&["up"], options].concat()).expect(78).says(says);
-        assert_eq!(lsf.calls("bsub"), 0);
+        let refused = lsf.bed.run(&[&["up"][..], options].concat()).expect(78);
+        assert!(refused.err.contains(what) && refused.err.contains(limit), "{}", refused.err);
     }
-    // Own directives are not understood, so nothing is refused beforehand.
+    assert_eq!(lsf.calls("bsub"), 0);
+    lsf.standin(&["fault", "bqueues", r#"{"times": -1, "rc": 255, "err": "Batch daemon cannot fork\n"}"#]);
     for (options, says, fix) in [
-        (&["--directive=-q nosuch"][..], "No such queue", "bqueues"),
+        (&["--queue", "nosuch"][..], "No such queue", "bqueues"),
         (&["--queue", "nobody"], "User cannot use the queue", "bqueues"),
-        (&["--directive=-q short", "--walltime", "1h"], "RUNLIMIT: Cannot exceed", "--walltime"),
-        (&["--cores", "64", "--directive=-u nobody"], "Too many processors requested", "--cores"),
+        (&["--queue", "short", "--walltime", "1h"], "RUNLIMIT: Cannot exceed", "--walltime"),
+        (&["--cores", "64"], "Too many processors requested", "--cores"),
     ] {
         let before = lsf.calls("bsub");
         lsf.up(options);

@@ -3,7 +3,7 @@
 import json
 import time
 
-import pbs
+import pbs_errors
 
 QSUB_USAGE = """usage: qsub [-a date_time] [-A account_string] [-c interval]
 \t[-C directive_prefix] [-e path] [-f ] [-h ] [-I [-X]] [-j oe|eo] [-J X-Y[:Z]]
@@ -41,7 +41,7 @@ def clock(seconds):
 def state(core, job):
     if job["state"] == "done":
         array_lives = job["index"] is not None and any(j["state"] != "done" for j in core.of(job["number"]))
-        if pbs.torque(core):
+        if pbs_errors.torque(core):
             return "C"
         return "X" if array_lives else "F"
     if job["state"] == "pending" and job["attrs"].get("not_before", 0) > core.now():
@@ -61,7 +61,7 @@ def comment(core, job):
             return run + f" and terminated by {job['owner']}@{core.config['host']}"
         return run + (" and finished" if job["code"] == 0 else " and failed")
     if job["why"]:
-        return f"Job deleted as {job['why']}ed by {job['owner']}" if pbs.torque(core) else None
+        return f"Job deleted as {job['why']}ed by {job['owner']}" if pbs_errors.torque(core) else None
     match job["wait"]:
         case ["never", "node", *_]:
             return "Not Running: Not enough free nodes available"
@@ -102,7 +102,7 @@ def job(core, job):
     attrs, files, resources = common(core, job)
     host, letter, ran = core.config["host"], state(core, job), job["started"] is not None
     element = job["index"] is not None
-    name = f"{job['name']}-{job['index']}" if element and pbs.torque(core) else job["name"]
+    name = f"{job['name']}-{job['index']}" if element and pbs_errors.torque(core) else job["name"]
     if element and letter == "X" and not core.config["history"] or element and letter == "Q":
         # A record that shows what its parent does.
         all_of = core.of(job["number"])
@@ -150,9 +150,9 @@ def job(core, job):
         fields["run_count"] = job["runs"]
     if "stageout" in attrs and letter in "XFC":
         fields["Stageout_status"] = attrs["stageout"]
-    status = pbs.exit_status(job)
+    status = pbs_errors.exit_status(job)
     if status is not None:
-        fields["exit_status" if pbs.torque(core) else "Exit_status"] = status
+        fields["exit_status" if pbs_errors.torque(core) else "Exit_status"] = status
     fields["Submit_arguments"] = attrs["arguments"]
     if element:
         fields |= {"array_id": f"{job['number']}[].{host}", "array_index": job["index"]}
@@ -169,7 +169,7 @@ def parent(core, jobs):
     begun = [j for j in jobs if j["started"] is not None]
     done = [j for j in jobs if j["state"] == "done"]
     letter = "F" if len(done) == len(jobs) else "B" if begun else "H" if first["state"] == "held" else "Q"
-    failed = any(pbs.exit_status(j) not in (0, None) for j in done)
+    failed = any(pbs_errors.exit_status(j) not in (0, None) for j in done)
     fields = {"Job_Name": first["name"], "Job_Owner": f"{first['owner']}@{host}", "job_state": letter}
     fields |= {"queue": first["queue"], "server": host, "Checkpoint": "u", "ctime": when(first["submitted"])}
     fields |= {"Error_Path": files["Error_Path"], "Hold_Types": "n", "Join_Path": attrs["options"].get("j", "n")}
@@ -231,7 +231,7 @@ def queues(core, chosen, operands):
 def node(core, node):
     here = [j for j in core.jobs.values() if j["node"] == node["name"] and j["state"] == "running"]
     used = sum(j["cpus"] for j in here)
-    if pbs.torque(core):
+    if pbs_errors.torque(core):
         fields = {"state": "down" if node.get("down") else "free", "np": node["cpus"], "ntype": "cluster"}
         return fields | {"status": f"opsys=linux,physmem={node['memory'] >> 10}kb,ncpus={node['cpus']}"}
     fields = {"Mom": node["name"], "ntype": "PBS"}

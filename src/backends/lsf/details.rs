@@ -229,6 +229,8 @@ mod tests {
         let words = "Exited with exit code 130; Signal <KILL> requested by user or administrator <hpc>";
         assert!(seen[0].starts_with("dcabcd-000002 105[2] Ended { how: Cancelled"), "{seen:?}");
         assert!(seen[0].contains(words), "{seen:?}");
+        let held = show(include_str!("../../../tests/fixtures/lsf/openlava4_bhist_l.out"));
+        assert!(held[0].contains("Ended { how: Cancelled") && held[0].contains("requested by user"), "{held:?}");
     }
 
     #[test]

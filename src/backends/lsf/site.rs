@@ -77,20 +77,31 @@ pub fn is_openlava(version: &str) -> bool {
     version.to_ascii_lowercase().contains("openlava")
 }
 
-/// Returns the largest MAX of slots in `bhosts -w`; hosts without a limit have `-`.
+/// Returns the largest MAX of slots in `bhosts -w`; `None` when a host has none (`-`).
 pub fn host_slots(bhosts: &str) -> Option<u32> {
-    let mut lines = bhosts.lines();
-    let header = lines.find(|line| line.starts_with("HOST_NAME"))?;
-    let column = header.split_whitespace().position(|word| word == "MAX")?;
-    lines.filter_map(|line| line.split_whitespace().nth(column)?.parse().ok()).max()
+    largest(bhosts, "MAX", |word| word.parse().ok())
 }
 
-/// Returns the largest `maxmem` of `lshosts -w`, in bytes.
+/// Returns the largest `maxmem` of `lshosts -w`, in bytes; `None` when a host does not say it.
 pub fn host_memory(lshosts: &str) -> Option<u64> {
-    let mut lines = lshosts.lines();
-    let header = lines.find(|line| line.starts_with("HOST_NAME"))?;
-    let column = header.split_whitespace().position(|word| word == "maxmem")?;
-    lines.filter_map(|line| size(line.split_whitespace().nth(column)?)).max()
+    largest(lshosts, "maxmem", size)
+}
+
+/// The largest value of a column; `None` when one of the hosts that run jobs has none.
+fn largest<T: Ord>(table: &str, name: &str, value: impl Fn(&str) -> Option<T>) -> Option<T> {
+    let mut lines = table.lines();
+    let header: Vec<&str> = lines.find(|line| line.starts_with("HOST_NAME"))?.split_whitespace().collect();
+    let column = |name: &str| header.iter().position(|word| *word == name);
+    let (at, server) = (column(name)?, column("server"));
+    let mut best = None;
+    for line in lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let submits_only = server.and_then(|server| words.get(server)).is_some_and(|word| *word == "No");
+        if !words.is_empty() && !submits_only {
+            best = best.max(Some(value(words.get(at)?)?));
+        }
+    }
+    best
 }
 
 /// `24105M`, `1.5G`, `500000 K`.
@@ -224,6 +235,33 @@ mod tests {
         "###);
         let said = queues(include_str!("../../../tests/fixtures/lsf/bqueues_l_all.out"), None);
         assert_eq!(said.iter().filter(|queue| queue.is_default).count(), 1);
+    }
+
+    #[test]
+    fn a_host_that_does_not_say_its_size_may_be_the_largest() {
+        let hosts = "HOST_NAME STATUS JL/U MAX\na ok - 16\nb ok - 64\n";
+        assert_eq!(host_slots(hosts), Some(64));
+        assert_eq!(host_slots(&format!("{hosts}c ok - -\n")), None);
+        let memory = "HOST_NAME type model cpuf ncpus maxmem maxswp server RESOURCES\na x y 1 2 100M - Yes ()\n";
+        assert_eq!(host_memory(&format!("{memory}login x y - - - - No ()\n")), Some(100 << 20));
+        assert_eq!(host_memory(&format!("{memory}down x y 1 - - - Yes ()\n")), None);
+        assert_eq!(host_memory("HOST_NAME maxmem\n"), None);
+    }
+
+    #[test]
+    fn openlava_4_says_the_same() {
+        let bparams = include_str!("../../../tests/fixtures/lsf/openlava4_bparams_l.out");
+        assert_eq!(
+            (array_limit(bparams), default_queue(bparams), per_slot(bparams)),
+            (Some(1000), Some("normal"), false)
+        );
+        let queues =
+            queues(include_str!("../../../tests/fixtures/lsf/openlava4_bqueues_l.out"), default_queue(bparams));
+        let lines: Vec<String> = queues.iter().map(line).collect();
+        assert_eq!(lines[0], "short closed None walltime Some(300) default None cores Some(4) memory Some(512000000)");
+        assert!(lines.iter().any(|line| line.starts_with("normal* closed None walltime None")), "{lines:?}");
+        assert_eq!(host_slots(include_str!("../../../tests/fixtures/lsf/openlava4_bhosts_w.out")), Some(16));
+        assert_eq!(host_memory(include_str!("../../../tests/fixtures/lsf/openlava4_lshosts_w.out")), Some(24152 << 20));
     }
 
     fn line(queue: &Queue) -> String {
