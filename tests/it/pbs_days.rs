@@ -372,6 +372,23 @@ fn jobs_and_servers_die() {
     site.down();
 }
 
+/// qdel sends TERM to every process of a job, tasks too, one after the other: no task is at fault.
+#[test]
+fn qdel_reaches_tasks_before_the_worker() {
+    let site = pbs(&json!({}));
+    site.ok(&["up", "--jobs", "3", "--wait", "3"]);
+    let id = site.bed.submit(&["--array", "1-3"], "echo run >> runs; until [ -e go ]; do sleep 0.05; done");
+    until("all run", || (site.bed.read("runs").lines().count() == 3).then_some(()));
+    for index in 0..3 {
+        site.command(&["qdel", &format!("0[{index}].pbsvm")]);
+    }
+    until("all have ended", || (site.alive() == 0).then_some(()));
+    fs::write(site.bed.work.join("go"), "").unwrap();
+    site.ok(&["wait", &id]);
+    assert_eq!((site.bed.tasks("finished"), site.bed.tasks("failed")), (3, 0));
+    site.down();
+}
+
 /// A server that is killed while it submits finds the job by its name, and asks for no second one.
 #[test]
 fn a_server_that_dies_while_it_submits() {
