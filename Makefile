@@ -6,7 +6,7 @@ DCLUSTER ?= $(TARGET)/release/dcluster
 export DCLUSTER
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-slurm test soak bench compare build install lint docs clean
+.PHONY: help demo demo-slurm demo-sge test soak bench compare build install lint docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -16,6 +16,9 @@ demo: build ## real data, a pile of files and a picture, on this machine
 
 demo-slurm: build ## the same on a real Slurm (as root: started for it and stopped again)
 	@tests/demo slurm
+
+demo-sge: build ## the same on a real Grid Engine
+	@tests/demo sge
 
 test: ## everything that CI runs
 	@tests/run

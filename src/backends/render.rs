@@ -28,12 +28,22 @@ pub struct JobHome {
     pub pools: BTreeMap<String, PoolSpec>,
     /// What the worker must be told of the shape: options and their values, for the shell.
     pub worker_options: String,
+    /// What a Grid Engine said of itself; empty where it was not asked.
+    pub grid_engine: super::sge::site::Found,
 }
 
 impl JobHome {
     /// Returns what the jobs of a cluster's default pool have in common.
     pub fn new(folder: PathBuf, binary: PathBuf, id4: &str, pool: PoolSpec) -> Self {
-        Self { folder, binary, id4: id4.to_owned(), pool, pools: BTreeMap::new(), worker_options: String::new() }
+        Self {
+            folder,
+            binary,
+            id4: id4.to_owned(),
+            pool,
+            pools: BTreeMap::new(),
+            worker_options: String::new(),
+            grid_engine: super::sge::site::Found::default(),
+        }
     }
     /// Returns what the jobs of a submission have in common.
     #[must_use]
@@ -151,8 +161,9 @@ impl Dialect {
         match backend {
             BackendKind::Local => &super::local::DIALECT,
             BackendKind::Slurm => &super::slurm::script::DIALECT,
+            BackendKind::Lsf => &super::lsf::script::DIALECT,
             BackendKind::Pbs => &super::pbs::script::DIALECT,
-            BackendKind::Sge | BackendKind::Lsf => &super::local::DIALECT,
+            BackendKind::Sge => &super::sge::script::DIALECT,
         }
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
@@ -262,7 +273,7 @@ fn not_reserved(directive: &str, reserved: &'static [(&'static str, &'static str
     for word in shlex::split(directive).unwrap_or_default() {
         let option = word.split('=').next().unwrap_or_default();
         let taken = reserved.iter().find(|(long, short)| {
-            let long_match = option.len() >= 5 && long.starts_with(option);
+            let long_match = option == *long || option.len() >= 5 && long.starts_with(option);
             long_match || (!short.is_empty() && !word.starts_with("--") && word.starts_with(short))
         });
         if let Some((option, _)) = taken {
@@ -290,11 +301,18 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "exclude" => "nodes to avoid",
         "chdir" => "the cluster's folder; the script checks it again, for Slurm runs a job in /tmp when it is missing",
         "output" => "where the job's output goes; a second run appends",
-        "requeue" => "a lost job is replaced by dcluster, under a new name, never restarted by Slurm",
+        "requeue" => "a lost job is replaced by dcluster, under a new name, never restarted by the batch system",
         "drain_lead_seconds" => {
             "asks the worker to drain so many seconds before the walltime ends; Slurm may be 60 s early"
         }
+        "shell" => "else it would run in /bin/sh: its first line is no more than a comment to Grid Engine",
+        "notify" => "USR2 to this script some seconds before it is killed, at the end of its time and by qdel",
+        "verify" => "refused now where it could never start, in place of waiting for ever",
+        "last_signal" => "what means that the end is near",
+        "reserved_codes" => "codes that mean `run it again` and `hold it in error` to the batch system",
         "directives" => "your own directive, verbatim",
+        "resources" => "what one host must have and keep for the job, your own -R directives included",
+        "mail" => "no report by mail: the script keeps its own log",
         "identity" => "which job this is, in the words of the batch system",
         "signals" => "a signal reaches this script alone, so the worker is told; without a worker it ends the job",
         "sentinel" => {

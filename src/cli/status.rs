@@ -173,6 +173,15 @@ fn pool_line(name: &str, pool: &PoolSpec) -> String {
     format!("{name}: {words} a job")
 }
 
+/// An id without what is the same of all: the host of PBS, what makes a process unique; of Grid Engine's `7.3` the
+/// task stays.
+fn short(id: &str) -> &str {
+    match id.split_once('.') {
+        Some((first, rest)) if !rest.bytes().all(|b| b.is_ascii_digit()) => first,
+        _ => id,
+    }
+}
+
 /// Says in plain English what a pending job waits for, and what can be done.
 pub(super) fn meaning(backend: BackendKind, reason: &str) -> Option<String> {
     let known = crate::backends::reasons::meaning(backend, reason)?;
@@ -254,7 +263,7 @@ fn job_table(jobs: &[&Job], status: &Status, context: &Context) -> String {
         let age = job.ended_at.unwrap_or(status.now).saturating_sub(job.intended_at);
         table.row([
             job.seq.0.to_string(),
-            job.id.as_ref().map_or("-".to_owned(), |id| id.0.split('.').next().unwrap_or_default().to_owned()),
+            job.id.as_ref().map_or("-".to_owned(), |id| short(&id.0).to_owned()),
             job_word(job),
             job.node.clone().unwrap_or_else(|| "-".to_owned()),
             duration(milliseconds(age)),

@@ -47,8 +47,12 @@ pub(crate) struct Fake {
 impl Fake {
     /// Makes the folder below `parent`; its name needs every kind of quoting.
     pub(crate) fn new(parent: &Path, change: impl FnOnce(&mut PoolSpec)) -> Self {
+        Self::named(parent, "my \"clus%ter\" $HOME it's", change)
+    }
+    /// Makes a folder of this name.
+    pub(crate) fn named(parent: &Path, name: &str, change: impl FnOnce(&mut PoolSpec)) -> Self {
         let outer = tempfile::tempdir_in(parent).unwrap();
-        let folder = outer.path().join("my \"clus%ter\" $HOME it's");
+        let folder = outer.path().join(name);
         std::fs::create_dir_all(folder.join("jobs")).unwrap();
         let binary = folder.join("fake 'dcluster'");
         std::fs::write(&binary, SCRIPT).unwrap();

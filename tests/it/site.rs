@@ -1,6 +1,6 @@
-//! An ordinary user of a real Slurm with our program: a folder that all nodes see, and what the user types.
+//! An ordinary user of a real batch system with our program: a folder that all nodes see, and what the user types.
 //!
-//! The bed is that of `tests/clusters/slurm/up`; there is one, so its tests run one after the other.
+//! The beds are those of `tests/clusters/`; there is one of each kind, so its tests run one after the other.
 
 use serde_json::Value;
 use std::net::TcpStream;
@@ -11,6 +11,43 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 static BED: Mutex<()> = Mutex::new(());
+
+/// Whoever holds it has a system for one test alone.
+pub(crate) type Guard = Box<dyn std::any::Any>;
+
+/// A batch system, as a user's tests need it.
+pub(crate) struct System {
+    /// Our name of it.
+    pub(crate) name: &'static str,
+    /// Its command that submits.
+    pub(crate) submit: &'static str,
+    /// Its command that lists.
+    pub(crate) list: &'static str,
+    /// Takes it for one test alone; `None` where there is none to test on.
+    pub(crate) bed: fn() -> Option<Guard>,
+    /// Variables that its commands need.
+    pub(crate) variables: &'static [&'static str],
+    /// Folder of its commands, where that is none of the usual ones.
+    pub(crate) commands: fn() -> Option<PathBuf>,
+    /// The ordinary user.
+    pub(crate) user: fn() -> String,
+    /// That user's jobs that are not over: lines of id, name and state.
+    pub(crate) queue: fn() -> String,
+    /// The command that cancels a job.
+    pub(crate) cancel: &'static str,
+}
+
+pub(crate) static SLURM: System = System {
+    name: "slurm",
+    submit: "sbatch",
+    list: "squeue",
+    bed: || Some(Box::new(bed()?)),
+    variables: &["SLURM_CONF"],
+    commands: || None,
+    user,
+    queue,
+    cancel: "scancel",
+};
 
 /// Takes the Slurm for this test alone; `None`, said on stderr, where there is none to test on.
 pub(crate) fn bed() -> Option<MutexGuard<'static, ()>> {
@@ -79,9 +116,15 @@ pub(crate) fn boot_node(node: &str) {
 }
 
 pub(crate) fn node_is_back(node: &str) {
-    until("the node is back", 120, || {
-        slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().eq("idle").then_some(())
-    });
+    // A job that ran there is completing until the new daemon is asked for it: that may take minutes.
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let state = || slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().to_owned();
+    while state() != "idle" {
+        if Instant::now() >= deadline {
+            panic!("{node} is not back within 300 s:\n{}", slurm(&["scontrol", "show", "node", node]));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Ends the step manager of a job, which would tell the controller of the script's end.
@@ -127,10 +170,15 @@ pub(crate) struct Site {
     _outer: tempfile::TempDir,
     pub(crate) folder: PathBuf,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) system: &'static System,
 }
 
 impl Site {
+    /// A user of Slurm.
     pub(crate) fn new() -> Self {
+        Self::on(&SLURM)
+    }
+    pub(crate) fn on(system: &'static System) -> Self {
         let outer = tempfile::Builder::new().prefix("days.").tempdir_in("/var/tmp").unwrap();
         let folder = outer.path().to_owned();
         let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -138,14 +186,16 @@ impl Site {
         std::fs::create_dir(folder.join("shims")).unwrap();
         std::fs::copy(env!("CARGO_BIN_EXE_dcluster"), folder.join("dcluster")).unwrap();
         open(&folder.join("dcluster"));
-        let user = nix::unistd::User::from_name(&user()).unwrap().unwrap();
+        let user = nix::unistd::User::from_name(&(system.user)()).unwrap().unwrap();
         for name in ["", "shims", "home"] {
             std::fs::create_dir_all(folder.join(name)).unwrap();
             open(&folder.join(name));
             chown(folder.join(name), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
-        let site = Self { _outer: outer, folder, environment: Vec::new() };
-        site.shim("sbatch", "");
+        let site = Self { _outer: outer, folder, environment: Vec::new(), system };
+        if !system.submit.is_empty() {
+            site.shim(system.submit, "");
+        }
         site
     }
     /// Puts a program of this name before the real one on the PATH: it counts its calls, then runs `body`,
@@ -153,8 +203,7 @@ impl Site {
     pub(crate) fn shim(&self, program: &str, body: &str) {
         let calls = self.folder.join(format!("home/calls.{program}"));
         let calls = calls.display();
-        let real = ["/usr/local/bin", "/usr/bin", "/bin"].map(|folder| format!("{folder}/{program}"));
-        let real = real.iter().find(|path| Path::new(path).exists()).unwrap();
+        let real = self.real(program);
         let script = format!("#!/bin/bash\necho \"$*\" >> {calls}\n{body}\nexec {real} \"$@\"\n");
         // Renamed into place: a script that runs must not change under the shell's feet.
         let path = self.folder.join("shims").join(program);
@@ -163,6 +212,18 @@ impl Site {
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::rename(new, path).unwrap();
     }
+    /// Path of a command of the system.
+    pub(crate) fn real(&self, program: &str) -> String {
+        let own = (self.system.commands)().map(|folder| folder.to_str().unwrap().to_owned());
+        let usual = ["/usr/local/bin", "/usr/bin", "/bin"].map(str::to_owned);
+        let paths = own.into_iter().chain(usual).map(|folder| format!("{folder}/{program}"));
+        paths.into_iter().find(|path| Path::new(path).exists()).unwrap()
+    }
+    /// What the user has on the PATH.
+    pub(crate) fn path(&self) -> String {
+        let own = (self.system.commands)().map(|folder| format!("{}:", folder.display())).unwrap_or_default();
+        format!("{}:{own}/usr/local/bin:/usr/bin:/bin", self.folder.join("shims").display())
+    }
     /// How often a program with a shim was called.
     pub(crate) fn calls(&self, program: &str) -> usize {
         let calls = self.folder.join(format!("home/calls.{program}"));
@@ -170,13 +231,18 @@ impl Site {
     }
     /// A command of the user, in the user's home.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("/usr/bin/setpriv");
+        let uid = nix::unistd::geteuid();
+        let own = nix::unistd::User::from_uid(uid).unwrap().is_some_and(|own| own.name == (self.system.user)());
+        let mut command = Command::new(if own { program } else { "/usr/bin/setpriv" });
         let home = self.folder.join("home");
-        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", self.folder.join("shims").display());
-        command.args(["--reuid", &user(), "--regid", &user(), "--init-groups", program]).env_clear();
-        command.env("HOME", &home).env("USER", user()).env("PATH", path);
-        command.env("SLURM_CONF", std::env::var_os("SLURM_CONF").unwrap());
-        command.env("DCLUSTER_STATE", home.join("state")).env("DCLUSTER_BACKEND", "slurm");
+        let user = (self.system.user)();
+        if !own {
+            command.args(["--reuid", &user, "--regid", &user, "--init-groups", program]);
+        }
+        command.env_clear();
+        command.env("HOME", &home).env("USER", user).env("PATH", self.path());
+        command.envs(self.system.variables.iter().map(|name| (name, std::env::var_os(name).unwrap())));
+        command.env("DCLUSTER_STATE", home.join("state")).env("DCLUSTER_BACKEND", self.system.name);
         command.env("DCLUSTER_ADDRESS", "127.0.0.1");
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.current_dir(home).stdin(Stdio::null());
@@ -263,6 +329,23 @@ impl Site {
         let log = log.lines().rev().take(15).collect::<Vec<_>>().join("\n");
         format!("{}\n{}\nlast lines of server.log, newest first:\n{log}", text(&["status", "-v"]), text(&["events"]))
     }
+    /// Lines of the private keys of the cluster.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        for name in ["ca.key", "access", "worker"] {
+            let text = self.read(&format!("state/default/{name}")).replace("\\n", "\n");
+            let mut inside = false;
+            for line in text.lines() {
+                inside |= line.contains("BEGIN PRIVATE KEY");
+                if inside && !line.contains("-----") {
+                    secrets.push(line.to_owned());
+                }
+                inside &= !line.contains("END PRIVATE KEY");
+            }
+        }
+        assert!(secrets.len() >= 3 && secrets.iter().all(|line| line.len() > 20), "{secrets:?}");
+        secrets
+    }
     /// Takes the cluster down; nothing of it may be left.
     pub(crate) fn down(&self) {
         let address = self.listening();
@@ -279,14 +362,14 @@ impl Site {
         let id: Value = serde_json::from_str(&self.read("state/default/id")).unwrap_or_default();
         format!("dc{}-", id["letters"].as_str().unwrap_or("????"))
     }
-    /// Jobs of the cluster that Slurm lists as not over.
+    /// Jobs of the cluster that the system lists as not over.
     pub(crate) fn queued(&self) -> usize {
         let letters = self.letters();
-        queue().lines().filter(|line| line.contains(&letters)).count()
+        (self.system.queue)().lines().filter(|line| line.contains(&letters)).count()
     }
     /// Asserts that no job, no process and no listener is left.
     pub(crate) fn nothing_left(&self, address: String) {
-        assert_eq!(self.queued(), 0, "{}", queue());
+        assert_eq!(self.queued(), 0, "{}", (self.system.queue)());
         until(&format!("no process left: {:?}", self.processes()), 5, || self.processes().is_empty().then_some(()));
         assert!(TcpStream::connect(address).is_err());
     }
@@ -325,7 +408,7 @@ impl Drop for Site {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let processes = self.processes();
-            let jobs = queue();
+            let jobs = (self.system.queue)();
             if processes.is_empty() && !jobs.contains(&self.letters()) || Instant::now() > deadline {
                 return;
             }
@@ -335,7 +418,7 @@ impl Drop for Site {
             let ids =
                 jobs.lines().filter(|line| line.contains(&self.letters())).filter_map(|line| line.split(' ').next());
             for id in ids {
-                let _ = Command::new("scancel").arg(id).status();
+                let _ = Command::new(self.system.cancel).arg(id).stdout(Stdio::null()).status();
             }
             std::thread::sleep(Duration::from_millis(100));
         }

@@ -70,19 +70,7 @@ fn a_good_day() {
 }
 
 fn nobody_sees_keys(site: &Site, array: &str, script: &str) {
-    let mut secrets = Vec::new();
-    for name in ["ca.key", "access", "worker"] {
-        let text = site.read(&format!("state/default/{name}")).replace("\\n", "\n");
-        let mut inside = false;
-        for line in text.lines() {
-            inside |= line.contains("BEGIN PRIVATE KEY");
-            if inside && !line.contains("-----") {
-                secrets.push(line.to_owned());
-            }
-            inside &= !line.contains("END PRIVATE KEY");
-        }
-    }
-    assert!(secrets.len() >= 3 && secrets.iter().all(|line| line.len() > 20), "{secrets:?}");
+    let secrets = site.secrets();
     let mut public = vec![script.to_owned(), slurm(&["scontrol", "show", "-d", "job", array])];
     for (pid, _) in site.processes() {
         for name in ["cmdline", "environ"] {
@@ -131,11 +119,19 @@ fn refusals() {
     let output = nowhere.env("PATH", site.folder.join("home")).output().unwrap();
     let says = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{says}");
-    assert!(says.contains("no sbatch on the PATH") && says.contains("module load"), "{says}");
+    assert!(says.contains("no sbatch on the PATH") && says.contains("load the module of Slurm"), "{says}");
     assert!(!site.folder.join("home/state/default").exists());
 
+    // What Slurm itself says of its partitions is known before anything is made.
+    for (option, value, says) in [("--queue", "regulr", "did you mean --queue regular?"), ("--cores", "25", "is 24")] {
+        let refused = site.run(&["up", option, value]);
+        assert!(refused.code == 78 && refused.err.contains(says), "{refused:?}");
+        assert!(!site.folder.join("home/state/default").exists() && site.calls("sbatch") == 0);
+    }
+
+    // Own directives are not understood, so nothing is refused beforehand.
     for (option, value, says, fix) in [
-        ("--queue", "nosuch", "nvalid partition name", "sinfo -s"),
+        ("--directive", "--partition=nosuch", "nvalid partition name", "sinfo -s"),
         ("--account", "nosuch", "Invalid account", "sacctmgr show assoc"),
     ] {
         let before = site.calls("sbatch");
@@ -161,7 +157,7 @@ fn refusals() {
     }
 
     // More cores than all nodes have: accepted, and never started.
-    site.ok(&["up", "--cores", "500", "--memory", "200MB"]);
+    site.ok(&["up", "--cores", "500", "--memory", "200MB", "--directive=--comment=mine"]);
     site.submit("true");
     site.job_with("a reason", 60, |job| {
         job["state"] == "pending"

@@ -60,6 +60,11 @@ fn slurm_array() {
 
     dcluster_signal() { # NAME NUMBER
         local pid=
+        # What some batch systems send in place of TERM.
+        if [ "$1" = "${dcluster_last_signal-}" ]; then
+            dcluster_ended_by=$2
+            set -- TERM "$2"
+        fi
         if [ -n "$dcluster_child" ]; then
             # The worker's number is written a moment after its child was started.
             until [ -s "$dcluster_state/pid" ] || ! kill -0 "$dcluster_child" 2>/dev/null; do sleep 0.02; done
@@ -84,6 +89,9 @@ fn slurm_array() {
             > "$dcluster_state/exit.$$" &&
             mv -f "$dcluster_state/exit.$$" "$dcluster_state/exit" ||
             dcluster_say "cannot write $dcluster_state/exit"
+        # To the batch system some codes are commands.
+        case " ${dcluster_reserved_codes-} " in *" $code "*) code=1 ;; esac
+        [ -z "${dcluster_ended_by-}" ] || code=$((128 + dcluster_ended_by))
         exit "$code"
     }
 
@@ -222,7 +230,7 @@ fn slurm_explained() {
     # where the job's output goes; a second run appends
     #SBATCH --output='/home/me/my clusters/d/jobs/dcabcd-000007-%a.log'
     #SBATCH --open-mode=append
-    # a lost job is replaced by dcluster, under a new name, never restarted by Slurm
+    # a lost job is replaced by dcluster, under a new name, never restarted by the batch system
     #SBATCH --no-requeue
     # asks the worker to drain so many seconds before the walltime ends; Slurm may be 60 s early
     #SBATCH --signal=B:USR1@120
@@ -252,6 +260,11 @@ fn local_explained() {
     # a signal reaches this script alone, so the worker is told; without a worker it ends the job
     dcluster_signal() { # NAME NUMBER
         local pid=
+        # What some batch systems send in place of TERM.
+        if [ "$1" = "${dcluster_last_signal-}" ]; then
+            dcluster_ended_by=$2
+            set -- TERM "$2"
+        fi
         if [ -n "$dcluster_child" ]; then
             # The worker's number is written a moment after its child was started.
             until [ -s "$dcluster_state/pid" ] || ! kill -0 "$dcluster_child" 2>/dev/null; do sleep 0.02; done
@@ -277,6 +290,9 @@ fn local_explained() {
             > "$dcluster_state/exit.$$" &&
             mv -f "$dcluster_state/exit.$$" "$dcluster_state/exit" ||
             dcluster_say "cannot write $dcluster_state/exit"
+        # To the batch system some codes are commands.
+        case " ${dcluster_reserved_codes-} " in *" $code "*) code=1 ;; esac
+        [ -z "${dcluster_ended_by-}" ] || code=$((128 + dcluster_ended_by))
         exit "$code"
     }
 

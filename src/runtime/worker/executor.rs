@@ -20,6 +20,7 @@ use super::memory::{Excess, MemoryWatch};
 use super::output::{self, Places};
 use super::prepared::{ParseTemplate, Preparations};
 use super::scratch::Scratch;
+use super::shared::SharedSignals;
 use super::spool::Spool;
 use super::stock::{Share, Stock};
 use crate::runtime::ids::{JobName, RunId, TaskId};
@@ -99,6 +100,7 @@ pub struct Executor {
     deadlines: Deadlines,
     /// Runs whose outputs may have no name yet, and when they get it.
     nameless: VecDeque<(Millis, RunId)>,
+    shared: SharedSignals,
 }
 
 impl Executor {
@@ -124,6 +126,7 @@ impl Executor {
             adopted: BTreeMap::new(),
             deadlines: Deadlines::default(),
             nameless: VecDeque::new(),
+            shared: SharedSignals::default(),
         })
     }
 
@@ -181,6 +184,7 @@ impl Executor {
 
     /// Ends a run that the server does not want: TERM, then KILL. Unknown runs are ignored.
     pub fn kill(&mut self, run: RunId, now: Millis) {
+        self.shared.kill(run);
         self.end(run, Cause::Killed, self.kill_grace, now);
     }
 
@@ -191,12 +195,18 @@ impl Executor {
         for run in runs {
             self.end(run, Cause::Interrupted, milliseconds(grace), now);
         }
+        self.shared.interrupt_all();
+    }
+
+    /// This process got a signal: runs that it ends too are not to blame.
+    pub fn on_signal(&mut self, signal: Signal, now: Millis) {
+        self.shared.on_signal(signal as i32, now);
     }
 
     /// Returns when [`Self::on_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Millis> {
         let name_at = self.nameless.front().map(|(at, _)| *at);
-        [self.deadlines.next(), name_at, self.memory.next()].into_iter().flatten().min()
+        [self.deadlines.next(), name_at, self.memory.next(), self.shared.next()].into_iter().flatten().min()
     }
 
     /// Ends runs at their limits of time and memory, kills those that outlived their grace, names the outputs of those that have
@@ -248,7 +258,11 @@ impl Executor {
         if reaped {
             self.kill_leftovers();
         }
-        ended.into_iter().map(|(run, running, child)| self.report(run, running, &child, now)).collect()
+        for (run, running, child) in ended {
+            let report = self.report(run, running, &child, now);
+            self.shared.put(report, now);
+        }
+        self.shared.take(now)
     }
 
     /// Returns the runs in progress.
@@ -262,6 +276,7 @@ impl Executor {
         for running in self.running.values_mut() {
             running.cause.get_or_insert(Cause::Interrupted);
         }
+        self.shared.interrupt_all();
         let give_up = Instant::now() + patience;
         let mut reports = Vec::new();
         loop {

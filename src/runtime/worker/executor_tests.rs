@@ -120,6 +120,8 @@ impl Bed {
         let mut reports = vec![];
         self.until("tasks have ended", |bed| {
             reports.extend(bed.executor.on_child_signal(bed.now));
+            // Ends by signals are kept back for a moment.
+            reports.extend(bed.executor.shared.take(bed.now + 1000));
             reports.len() >= count
         });
         reports
@@ -202,6 +204,27 @@ fn exit_codes_and_signals() {
             assert_eq!(bed.run(body), outcome, "{script}");
         }
         assert_eq!(bed.executor.running().count(), 0);
+    });
+}
+
+/// LSF's run limit sends USR2 to all processes of a job, PBS and `bkill` send TERM and INT.
+#[test]
+fn a_signal_to_the_whole_job_is_no_failure() {
+    alone(|| {
+        let mut bed = Bed::new();
+        let body = bed.shell("kill -USR2 $$");
+        bed.start(body.clone());
+        bed.until("it has ended", |bed| {
+            assert_eq!(bed.executor.on_child_signal(bed.now), []);
+            bed.executor.next_deadline() == Some(250)
+        });
+        bed.executor.on_signal(Signal::SIGUSR2, bed.now);
+        let after = bed.executor.on_child_signal(bed.now).remove(0).outcome;
+        bed.start(body.clone());
+        let with = bed.wait(1).remove(0).outcome;
+        assert_eq!([after, with], [Outcome::Interrupted, Outcome::Interrupted]);
+        bed.now += 10_000;
+        assert_eq!(bed.run(body), Outcome::Signalled { signal: 12 }, "the task alone");
     });
 }
 

@@ -24,6 +24,7 @@ mod runner;
 mod scratch;
 mod service;
 mod session;
+mod shared;
 mod simulated;
 mod spool;
 mod stock;

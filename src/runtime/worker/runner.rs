@@ -6,6 +6,7 @@ use super::simulated::Simulated;
 use super::{Executor, Millis};
 use crate::runtime::ids::RunId;
 use crate::runtime::protocol::EndReport;
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// The service loop's view of both.
@@ -44,6 +45,13 @@ impl Runner {
         match self {
             Self::Real(executor) => executor.interrupt_all(grace, now),
             Self::Simulated(simulated) => simulated.interrupt_all(now),
+        }
+    }
+
+    /// This process got a signal, and with it perhaps its tasks.
+    pub(super) fn on_signal(&mut self, signal: Signal, now: Millis) {
+        if let Self::Real(executor) = self {
+            executor.on_signal(signal, now);
         }
     }
 

@@ -209,8 +209,9 @@ impl Service {
 
     async fn serve(mut self, mut from_server: FromServers) -> io::Result<(i32, String)> {
         let mut children = if self.runner.has_children() { Some(signal(SignalKind::child())?) } else { None };
-        let mut ends = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-        let mut warnings = [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+        use nix::sys::signal::Signal::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+        let mut ends = [caught(SIGTERM)?, caught(SIGINT)?];
+        let mut warnings = [caught(SIGUSR1)?, caught(SIGUSR2)?];
         let first = self.session.on_tick(clock::boot_milliseconds());
         self.carry_out(first);
         while self.leave.is_none() {
@@ -220,9 +221,10 @@ impl Service {
             tokio::select! {
                 biased;
                 Some(what) = from_server.recv() => actions = self.on_server(what),
+                // Before the ends of tasks that the same signal has ended.
+                number = any(&mut ends) => actions = self.on_signal(number, SessionSignal::Terminate),
+                number = any(&mut warnings) => actions = self.on_signal(number, SessionSignal::Warning),
                 () = child(&mut children) => {}
-                () = any(&mut ends) => actions = self.session.on_signal(SessionSignal::Terminate, clock::boot_milliseconds()),
-                () = any(&mut warnings) => actions = self.session.on_signal(SessionSignal::Warning, clock::boot_milliseconds()),
                 // A timer would round up to a millisecond.
                 () = tokio::task::yield_now(), if wait == 0 => {}
                 () = tokio::time::sleep(Duration::from_millis(wait)), if wait > 0 => {}
@@ -260,6 +262,12 @@ impl Service {
             self.runner.kill_descendants(PATIENCE, clock::boot_milliseconds());
         }
         Ok((code, reason))
+    }
+
+    fn on_signal(&mut self, number: nix::sys::signal::Signal, signal: SessionSignal) -> Vec<WorkerAction> {
+        let now = clock::boot_milliseconds();
+        self.runner.on_signal(number, now);
+        self.session.on_signal(signal, now)
     }
 
     fn on_server(&mut self, what: FromServer) -> Vec<WorkerAction> {
@@ -374,9 +382,16 @@ async fn child(signal: &mut Option<Signal>) {
     }
 }
 
-async fn any(signals: &mut [Signal; 2]) {
+/// A signal and where it arrives.
+type Caught = (nix::sys::signal::Signal, Signal);
+
+fn caught(number: nix::sys::signal::Signal) -> io::Result<Caught> {
+    Ok((number, signal(SignalKind::from_raw(number as i32))?))
+}
+
+async fn any(signals: &mut [Caught; 2]) -> nix::sys::signal::Signal {
     let [one, two] = signals;
-    tokio::select! { _ = one.recv() => {}, _ = two.recv() => {} }
+    tokio::select! { _ = one.1.recv() => one.0, _ = two.1.recv() => two.0 }
 }
 
 async fn converse(
