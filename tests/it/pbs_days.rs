@@ -158,13 +158,15 @@ fn refusals() {
     let site = pbs(&json!({ "queues": {
         "workq": {}, "private": { "acl": false }, "short": { "resources_max": { "walltime": "00:10:00" } },
     } }));
-    // What PBS itself says of its queues is known before anything is made.
+    // What the site says of its queues is looked at before anything is asked for.
     for (options, says) in [
-        (&["--queue", "nosuch"][..], "there is no queue"),
-        (&["--queue", "short", "--walltime", "1h"], "its limit is 00:10:00"),
+        (&["--queue", "nosuch"][..], "nosuch"),
+        (&["--queue", "private"], "private"),
+        (&["--queue", "short", "--walltime", "1h"], "short"),
     ] {
-        site.run(&[&["up"], options].concat()).expect(78).says(says);
-        assert!(site.calls("qsub").is_empty());
+        let refused = site.run(&[&["up", "--wait", "1"], options].concat());
+        assert_eq!((refused.code, site.calls("qsub").len()), (78, 0), "{refused:?}");
+        refused.says(says).says("fix");
     }
     // Own directives are not understood, so nothing is refused beforehand.
     for (options, says, fix) in [
@@ -187,8 +189,9 @@ fn refusals() {
     site.set("hook", &json!(null));
     site.down();
     site.ok(&["down", "--purge"]);
-    // More cores than a node has: accepted, and never started.
-    site.ok(&["up", "--cores", "64", "--directive=-m n"]);
+    // More cores than a node has, where the nodes are not shown to us: accepted, and never started.
+    site.fault("pbsnodes", &json!({ "times": -1, "rc": 1, "err": "pbsnodes: Unauthorized Request\n" }));
+    site.ok(&["up", "--cores", "64"]);
     let job = site.job_with("a reason", |job| job["reason"].as_str().is_some_and(|why| !why.is_empty()));
     assert_eq!(job["reason"], "Can Never Run: Insufficient amount of resource: ncpus (R: 64 A: 8 T: 8)");
     let status = site.ok(&["status"]);
@@ -374,6 +377,23 @@ fn jobs_and_servers_die() {
         site.job_with("its time is over", |job| job["reason"].as_str().is_some_and(|why| why.starts_with("walltime")));
     site.set("second", &json!(1.0));
     assert_eq!(over["state"], "ended");
+    site.down();
+}
+
+/// qdel sends TERM to every process of a job, tasks too, one after the other: no task is at fault.
+#[test]
+fn qdel_reaches_tasks_before_the_worker() {
+    let site = pbs(&json!({}));
+    site.ok(&["up", "--jobs", "3", "--wait", "3"]);
+    let id = site.bed.submit(&["--array", "1-3"], "echo run >> runs; until [ -e go ]; do sleep 0.05; done");
+    until("all run", || (site.bed.read("runs").lines().count() == 3).then_some(()));
+    for index in 0..3 {
+        site.command(&["qdel", &format!("0[{index}].pbsvm")]);
+    }
+    until("all have ended", || (site.alive() == 0).then_some(()));
+    fs::write(site.bed.work.join("go"), "").unwrap();
+    site.ok(&["wait", &id]);
+    assert_eq!((site.bed.tasks("finished"), site.bed.tasks("failed")), (3, 0));
     site.down();
 }
 

@@ -344,15 +344,18 @@ def user_name(uid):
 
 
 def signal_session(session, number, spare=None):
-    """Sends a signal to every process of a session, but `spare`."""
-    for entry in os.listdir("/proc") if session else []:
-        if not entry.isdigit() or int(entry) == spare:
+    """Sends a signal to every process of a session, but `spare`: one after the other, the youngest first."""
+    entries = [entry for entry in os.listdir("/proc") if entry.isdigit()] if session else []
+    for entry in sorted(entries, key=int, reverse=True):
+        if int(entry) == spare:
             continue
         try:
             with open(f"/proc/{entry}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
             if int(fields[3]) == session:
                 os.kill(int(entry), number)
+                if number != signal.SIGKILL:
+                    time.sleep(0.005)
         except (FileNotFoundError, ProcessLookupError):
             pass
 

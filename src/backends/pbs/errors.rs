@@ -39,6 +39,11 @@ const ROWS: &[Row] = {
         ("No free connections", Transient, WAIT),
         ("connection table full", Transient, WAIT),
         ("Failed to save job", Transient, WAIT),
+        (
+            "could not connect to MOM",
+            Transient,
+            "the node's PBS does not answer; `pbsnodes -l` shows whether it is down",
+        ),
         ("Resource busy", Transient, WAIT),
         (
             "Invalid credential",
@@ -259,6 +264,8 @@ mod tests {
             ),
             (Verb::Submit, 212, "qsub: Request not allowed: Server shutting down", Transient),
             (Verb::Submit, 2, "qsub:  cannot submit non-rerunable Array Job", Permanent),
+            // Seen on OpenPBS 23.06.06 whose MOM was killed.
+            (Verb::Cancel, 222, "qdel: Server could not connect to MOM 1016[1].pbsvm", Transient),
             (Verb::List, 159, "qstat: Unauthorized Request  12.a", Transient),
             (Verb::Cancel, 159, "qdel: Unauthorized Request  12.a", Permanent),
         ] {
