@@ -405,12 +405,16 @@ impl Controller {
         let pool = &mut self.pools[at];
         pool.buy_back(jobs, now);
         let own = wishes.iter().filter(|wish| wish.home == Some(at) && wish.ready > 0);
-        let errand = own.fold(Errand { longest: Some(0.0), work: 0.0 }, |errand, wish| Errand {
+        // Tasks that wait for others are work, too, and nobody knows how much.
+        let waiting = wishes.iter().any(|wish| wish.class.waiting > 0);
+        let known = Errand { longest: Some(0.0), work: if waiting { f64::INFINITY } else { 0.0 } };
+        let errand = own.fold(known, |errand, wish| Errand {
             longest: errand.longest.zip(wish.longest(pool)).map(|(a, b)| a.max(b)),
             work: errand.work + wish.ready as f64 * wish.estimate.mean * wish.share(pool) / f64::from(jobs),
         });
-        let walltime = pool.choose_walltime(errand);
-        decision.submit.push(Submission { pool: pool.shape().name.clone(), jobs, walltime });
+        for (jobs, walltime) in pool.choose_walltimes(jobs, errand) {
+            decision.submit.push(Submission { pool: pool.shape().name.clone(), jobs, walltime });
+        }
     }
 
     /// While most of the ready work is of unknown length, few jobs are asked for at first; returns how many more.

@@ -98,7 +98,9 @@ impl<'a> Wish<'a> {
         // The first of equals is the one that the user named first.
         let best = (0..pools.len()).filter(|at| wish.able[*at]).map(|at| (score(&pools[at]), at));
         wish.home = best.reduce(|a, b| if b.0 > a.0 * 1.000_001 { b } else { a }).map(|(_, at)| at);
-        let parked = match (wish.home, verdicts.into_iter().next()) {
+        // Of several pools the largest comes closest.
+        let largest = (0..pools.len()).rev().max_by_key(|at| pools[*at].shape().cores);
+        let parked = match (wish.home, largest.and_then(|at| verdicts.into_iter().nth(at))) {
             (None, Some(Err(reason))) if class.ready > 0 => {
                 Some(Parked { class: class.name.clone(), tasks: class.ready, reason })
             }
@@ -119,7 +121,7 @@ impl<'a> Wish<'a> {
             (Some(asked), _) => asked,
             (None, true) => self.estimate.p90.min(usable * LEARNED_SHARE),
             // Nothing is known: the first wave goes where at least half of the time is left.
-            (None, false) if usable.is_finite() => usable / 2.0,
+            (None, false) if usable.is_finite() => pool.hedged_life() / 2.0,
             (None, false) => 0.0,
         }
     }

@@ -20,7 +20,7 @@ const PRICE_MAX: f64 = 600.0;
 const PATIENCE_MIN: f64 = 10.0;
 const PATIENCE_MAX: f64 = 60.0;
 const PATIENCE_MAX_AT_WORK: f64 = 1800.0;
-/// Every so many jobs, one asks for a shorter walltime than the best.
+/// Every so many submissions, one asks for a shorter walltime than the best.
 const PROBE_EVERY: u64 = 10;
 
 /// Times the work that is known: more may come.
@@ -57,6 +57,7 @@ pub(super) struct Pool {
     /// Since when there have been more pending jobs than needed.
     pub(super) surplus_since: Option<f64>,
     asked: u64,
+    hedged: u64,
     survival: Survival,
 }
 
@@ -71,7 +72,18 @@ impl Pool {
         let startup = learned.startup.filter(|time| time.is_finite() && (0.0..=STARTUP_MAX).contains(time));
         let rental = Rental::new(&learned.gaps, learned.paid, learned.clairvoyant);
         let survival = waits.survival(&[]);
-        Self { shape, whole, waits, startup, rental, given_up: Vec::new(), surplus_since: None, asked: 0, survival }
+        Self {
+            shape,
+            whole,
+            waits,
+            startup,
+            rental,
+            given_up: Vec::new(),
+            surplus_since: None,
+            asked: 0,
+            hedged: 0,
+            survival,
+        }
     }
 
     pub(super) fn learned(&self) -> LearnedPool {
@@ -138,9 +150,23 @@ impl Pool {
 
     /// Returns the time a fresh job has for tasks, of the longest walltime there is.
     pub(super) fn usable_life(&self) -> f64 {
-        let life = self.shape.walltime.map_or(f64::INFINITY, |walltime| walltime - self.shape.drain_lead);
+        self.life(self.shape.walltime.map_or(f64::INFINITY, |walltime| walltime - self.shape.drain_lead))
+    }
+
+    /// Returns the time that every fresh job has for tasks which was asked for while nobody knew how long they run.
+    pub(super) fn hedged_life(&self) -> f64 {
+        let middle = self.middle_walltime().map(|walltime| self.life(walltime - self.shape.lead(Some(walltime))));
+        middle.unwrap_or(f64::INFINITY).min(self.usable_life())
+    }
+
+    fn life(&self, until_drain: f64) -> f64 {
         // What the start-up takes is taken for small: too careful would mean never.
-        (life - self.startup().min(10.0)).max(0.0)
+        (until_drain - self.startup().min(10.0)).max(0.0)
+    }
+
+    fn middle_walltime(&self) -> Option<f64> {
+        let choices = &self.shape.walltime_choices;
+        choices.get(choices.len() / 2).copied().filter(|_| choices.len() > 1)
     }
 
     /// Returns the time a job has left for tasks.
@@ -168,9 +194,24 @@ impl Pool {
         }
     }
 
-    /// Returns the walltime to ask for where there is a choice; the longest while nobody knows how long tasks run.
-    pub(super) fn choose_walltime(&mut self, errand: Errand) -> Option<f64> {
-        let longest = errand.longest?;
+    /// Returns the walltimes to ask for, each with a number of jobs that add up to `jobs`; `None` = the pool's.
+    pub(super) fn choose_walltimes(&mut self, jobs: u32, errand: Errand) -> Vec<(u32, Option<f64>)> {
+        let Some(longest) = errand.longest else { return self.hedge(jobs) };
+        self.asked += 1;
+        vec![(jobs, self.cheapest_walltime(longest, errand.work))]
+    }
+
+    /// While nobody knows how long tasks run, every other job asks for the longest walltime, the rest for a middle one:
+    /// it may start hours sooner, and what runs in it says how long tasks run.
+    fn hedge(&mut self, jobs: u32) -> Vec<(u32, Option<f64>)> {
+        let Some(middle) = self.middle_walltime() else { return vec![(jobs, None)] };
+        let longest = (jobs + u32::from(self.hedged.is_multiple_of(2))) / 2;
+        self.hedged += u64::from(jobs);
+        let parts = [(longest, None), (jobs - longest, Some(middle))];
+        parts.into_iter().filter(|(jobs, _)| *jobs > 0).collect()
+    }
+
+    fn cheapest_walltime(&self, longest: f64, work: f64) -> Option<f64> {
         let life = |walltime: f64| walltime - self.shape.lead(Some(walltime)) - self.startup();
         let mut able: Vec<f64> = self.shape.walltime_choices.clone();
         able.retain(|walltime| life(*walltime) >= longest);
@@ -179,11 +220,10 @@ impl Pool {
         // longest kind can begin. A life longer than the work is of no use.
         let cost = |walltime: f64| {
             let wait = self.waits.survival_at(walltime).quantile(0.5);
-            let used = life(walltime).min((errand.work * WORK_TO_COME).max(longest)).max(1.0);
+            let used = life(walltime).min((work * WORK_TO_COME).max(longest)).max(1.0);
             (wait + self.startup() + longest) / used
         };
         let best = (0..able.len()).min_by(|a, b| cost(able[*a]).total_cmp(&cost(able[*b])))?;
-        self.asked += 1;
         let probe = self.asked.is_multiple_of(PROBE_EVERY) && best > 0;
         able.get(if probe { best - 1 } else { best }).copied()
     }
@@ -228,8 +268,10 @@ mod tests {
         assert_eq!(life, [30.0, 56.0, 170.0]);
     }
 
-    fn errand(longest: f64) -> Errand {
-        Errand { longest: Some(longest), work: 1e6 }
+    fn choose(pool: &mut Pool, longest: f64, work: f64) -> Option<f64> {
+        let chosen = pool.choose_walltimes(3, Errand { longest: Some(longest), work });
+        assert_eq!((chosen.len(), chosen[0].0), (1, 3));
+        chosen[0].1
     }
 
     #[test]
@@ -240,22 +282,32 @@ mod tests {
             pool.add_wait(4000.0, Some(7200.0));
             pool.add_wait(20_000.0, Some(14_400.0));
         }
-        assert_eq!(pool.choose_walltime(errand(300.0)), Some(3600.0));
-        assert_eq!(pool.choose_walltime(errand(5000.0)), Some(7200.0));
-        assert_eq!(pool.choose_walltime(errand(10_000.0)), Some(14_400.0));
-        let asked: Vec<Option<f64>> = (0..10).map(|_| pool.choose_walltime(errand(5000.0))).collect();
+        assert_eq!(choose(&mut pool, 300.0, 1e6), Some(3600.0));
+        assert_eq!(choose(&mut pool, 5000.0, 1e6), Some(7200.0));
+        assert_eq!(choose(&mut pool, 10_000.0, 1e6), Some(14_400.0));
+        let asked: Vec<Option<f64>> = (0..10).map(|_| choose(&mut pool, 5000.0, 1e6)).collect();
         assert!(asked.iter().all(|walltime| *walltime == Some(7200.0)), "there is no shorter one that would do");
     }
 
     #[test]
     fn a_walltime_covers_the_work_and_no_more() {
         let mut pool = pool(&[900.0, 3600.0, 14_400.0]);
-        assert_eq!(pool.choose_walltime(Errand { longest: None, work: 10.0 }), None, "nobody knows: the pool's own");
-        assert_eq!(pool.choose_walltime(Errand { longest: Some(60.0), work: 120.0 }), Some(900.0));
-        assert_eq!(pool.choose_walltime(Errand { longest: Some(60.0), work: 1200.0 }), Some(3600.0));
-        assert_eq!(pool.choose_walltime(errand(60.0)), Some(14_400.0), "all wait alike: the more life the better");
-        let asked: Vec<Option<f64>> = (0..10).map(|_| pool.choose_walltime(errand(60.0))).collect();
+        assert_eq!(choose(&mut pool, 60.0, 120.0), Some(900.0));
+        assert_eq!(choose(&mut pool, 60.0, 1200.0), Some(3600.0));
+        assert_eq!(choose(&mut pool, 60.0, 1e6), Some(14_400.0), "all wait alike: the more life the better");
+        let asked: Vec<Option<f64>> = (0..10).map(|_| choose(&mut pool, 60.0, 1e6)).collect();
         assert!(asked.contains(&Some(3600.0)), "one in ten tries a shorter one");
+    }
+
+    #[test]
+    fn while_nobody_knows_how_long_tasks_run_bets_are_hedged() {
+        let mut pool = pool(&[900.0, 3600.0, 14_400.0]);
+        let unknown = Errand { longest: None, work: 10.0 };
+        assert_eq!(pool.choose_walltimes(1, unknown), [(1, None)]);
+        assert_eq!(pool.choose_walltimes(1, unknown), [(1, Some(3600.0))]);
+        assert_eq!(pool.choose_walltimes(5, unknown), [(3, None), (2, Some(3600.0))]);
+        assert_eq!(pool.choose_walltimes(5, unknown), [(2, None), (3, Some(3600.0))]);
+        assert_eq!(self::pool(&[]).choose_walltimes(5, unknown), [(5, None)]);
     }
 
     #[test]
@@ -264,12 +316,12 @@ mod tests {
         pool.expect_wait(5.0, Some(900.0));
         pool.expect_wait(40_000.0, Some(3600.0));
         pool.expect_wait(90_000.0, Some(14_400.0));
-        assert_eq!(pool.choose_walltime(errand(60.0)), Some(900.0));
+        assert_eq!(choose(&mut pool, 60.0, 1e6), Some(900.0));
         for _ in 0..6 {
             pool.add_wait(90_000.0, Some(900.0));
             pool.add_wait(1.0, Some(3600.0));
         }
-        assert_eq!(pool.choose_walltime(errand(60.0)), Some(3600.0));
+        assert_eq!(choose(&mut pool, 60.0, 1e6), Some(3600.0));
     }
 
     #[test]

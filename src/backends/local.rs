@@ -68,8 +68,7 @@ impl Local {
         }))
     }
 
-    async fn start(&self, seq: JobSeq, name: &JobName) -> Result<Process, BackendError> {
-        let home = &self.0.home;
+    async fn start(&self, home: &JobHome, seq: JobSeq, name: &JobName) -> Result<Process, BackendError> {
         let input =
             RenderInput { home, backend: BackendKind::Local, first: seq, count: 1, explain: false, origins: None };
         let script = render::render_job_script(&input)
@@ -132,16 +131,17 @@ impl Inner {
 
     fn observe(&self, name: &JobName, id: &NativeId) -> Option<Observation> {
         let process = self.process(id);
-        let observation = |state, reason: &str, seconds_left| Observation {
+        let observation = |state, reason: &str| Observation {
             name: name.clone(),
             id: id.clone(),
             state,
             reason: reason.to_owned(),
             node: Some(self.node.clone()),
-            seconds_left,
+            seconds_left: None,
         };
-        if let Some(process) = process.filter(|p| !p.zombie) {
-            return Some(observation(Observed::Running, "running", self.seconds_left(&process)));
+        if process.as_ref().is_some_and(|process| !process.zombie) {
+            // The worker itself knows its walltime: nothing else ends it here.
+            return Some(observation(Observed::Running, "running"));
         }
         // The script writes it before it ends, so it is looked for after the process.
         let sentinel = Sentinel::read(&self.home.exit_file(name)).filter(|s| s.id == id.0);
@@ -157,16 +157,7 @@ impl Inner {
             Some(code) => format!("exit code {code}"),
             None => "the process is gone without an exit record".to_owned(),
         };
-        Some(observation(Observed::Ended { how, exit_code }, &reason, None))
-    }
-
-    fn seconds_left(&self, process: &Process) -> Option<u64> {
-        let walltime = self.home.pool.walltime_seconds?;
-        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-        let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
-        let began = process.start / u64::try_from(ticks).ok()?.max(1);
-        Some(walltime.saturating_sub(uptime.saturating_sub(began)))
+        Some(observation(Observed::Ended { how, exit_code }, &reason))
     }
 
     /// Ends what an ended job left behind, in the background, the first time it is called for it.
@@ -251,9 +242,10 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Backend for Local {
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
+        let home = self.0.home.of(submit);
         let mut started = Vec::new();
         for (seq, name) in &submit.jobs {
-            match self.start(*seq, name).await {
+            match self.start(&home, *seq, name).await {
                 Ok(process) => started.push((name.clone(), process)),
                 Err(error) => {
                     // All or none.

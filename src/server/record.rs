@@ -74,7 +74,7 @@ pub enum Record {
         /// The task.
         task: TaskId,
     },
-    /// A task lost its worker, and that counts.
+    /// A task lost its worker, or ran until the end of the longest walltime there is, and that counts.
     Lost {
         /// The task.
         task: TaskId,

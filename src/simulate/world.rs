@@ -15,7 +15,7 @@ use crate::backends::EndedHow;
 use crate::ledger::{Ledger, Moment, Scaling};
 use crate::runtime::ids::{ArrayId, JobName, JobSeq, RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{Capacity, Needs, Outcome, Request, TaskRef};
-use crate::runtime::scheduler::{Action, Event, Scheduler, Shape};
+use crate::runtime::scheduler::{Action, End, Event, Scheduler, Shape};
 use class::Class;
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -29,9 +29,10 @@ const HORIZON: u64 = 20 * 86_400_000;
 const SETTLE_MAX: u64 = 7_200_000;
 /// Milliseconds that a worker takes to leave.
 const LEAVES_AFTER: u64 = 100;
-/// Share of what a fresh job offers to tasks. A run that a walltime cut after so much would be cut in every
-/// job: the task is given up instead of tried for ever. A task that takes less is never given up.
+/// Share of what a fresh job offers to tasks. Runs that a walltime cut after so much, and so many of them: the task
+/// would be cut in every job, and is given up. Our scheduler finds that out itself; others' never would.
 const OFFERED: f64 = 0.9;
+const CUTS: u8 = 3;
 
 /// A worker that is connected.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ struct Progress {
     waits: bool,
     ready_at: Option<u64>,
     finished: bool,
+    /// Runs that a walltime cut after nearly all that a fresh job offers.
+    cuts: u8,
     id: Option<TaskId>,
 }
 
@@ -352,6 +355,7 @@ impl<'a> World<'a> {
                     let index = self.arrays[task.array.0 as usize][task.element as usize];
                     self.classes[self.scenario.workload.tasks[index as usize].class as usize].ready += 1;
                 }
+                Action::Ended { end: End::Failed(_), .. } => self.given_up += 1,
                 _ => {}
             }
         }
@@ -471,8 +475,12 @@ impl<'a> World<'a> {
                 if over && walltime.is_some_and(|walltime| ran >= walltime / 2.0) {
                     self.classes[spec.class as usize].learn_cut(ran);
                 }
-                if over && ran >= OFFERED * self.offered() {
-                    hopeless.push(*index);
+                if over && !self.policy.knows_walltime() && ran >= OFFERED * self.offered() {
+                    let progress = &mut self.tasks[*index as usize];
+                    progress.cuts += 1;
+                    if progress.cuts == CUTS {
+                        hopeless.push(*index);
+                    }
                 }
                 // A worker that knows of the walltime interrupts them itself, and says so.
                 if over

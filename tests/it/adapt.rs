@@ -88,7 +88,8 @@ fn the_mode_and_what_was_learned_survive() {
     bed.run(&["down"]).expect(0);
     let file = bed.state.join(".learned/local-default.json");
     let learned: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    assert!(!learned["pools"]["default"]["waits"].as_array().unwrap().is_empty(), "{learned}");
+    assert!(learned["pools"]["default"]["startup"].is_number(), "{learned}");
+    assert!(learned["durations"]["1 core"]["ended"].as_u64().unwrap() >= 4, "{learned}");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -111,5 +112,34 @@ fn scale_and_off_end_it_and_nonsense_is_refused() {
     bed.run(&["adapt", "--max", "2"]).expect(0);
     bed.run(&["scale", "0"]).expect(0);
     assert_eq!(bed.status()["scaling"]["mode"], "fixed");
+    bed.leaves_nothing();
+}
+
+#[test]
+fn tasks_decide_which_kind_of_job_is_asked_for() {
+    let bed = Bed::new();
+    let config = bed.root().join("home/.config/dcluster");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("config.toml"), "[profile.wide]\ncores = 2\nmemory = \"256MB\"\n").unwrap();
+    bed.run(&["up", "--max", "3", "--cores", "1", "--memory", "128MB", "--pool", "wide"]).expect(0);
+    let shown = bed.ok(&["status"]);
+    assert!(
+        shown.contains("default: 1 core, 128 MB a job") && shown.contains("wide: 2 cores, 256 MB a job"),
+        "{shown}"
+    );
+    let both = bed.submit(&["--cores", "2"], "echo $DCLUSTER_JOB");
+    bed.run(&["wait", &both]).expect(0);
+    let status = bed.status();
+    let jobs = status["jobs"].as_array().unwrap();
+    let pools: Vec<_> =
+        jobs.iter().map(|job| (job["pool"].as_str().unwrap(), job["cores"].as_u64().unwrap())).collect();
+    assert_eq!(pools, [("wide", 2)]);
+    let never = bed.submit(&["--cores", "3"], "true");
+    let why = bed.run(&["wait", &never, "--timeout", "2s"]).expect(124);
+    why.says("needs 3 cores");
+    let explained = bed.ok(&["explain", &never]);
+    assert!(explained.contains("needs 3 cores, and a job has 2"), "{explained}");
+    bed.run(&["cancel", &never]).expect(0);
+    bed.run(&["up", "--pool", "wdie"]).expect(78).says("there is no profile \"wdie\" to be a pool").says("wide");
     bed.leaves_nothing();
 }

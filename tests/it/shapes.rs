@@ -98,6 +98,7 @@ fn status_tasks_and_events() {
          jobs[].running_seconds: integer\n\
          jobs[].state: string\n\
          jobs[].unknown: bool\n\
+         jobs[].walltime_seconds: null\n\
          journal_trouble: null\n\
          scaling: object\n\
          scaling.efficiency: null\n\

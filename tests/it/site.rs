@@ -113,9 +113,15 @@ pub(crate) fn boot_node(node: &str) {
 }
 
 pub(crate) fn node_is_back(node: &str) {
-    until("the node is back", 120, || {
-        slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().eq("idle").then_some(())
-    });
+    // A job that ran there is completing until the new daemon is asked for it: that may take minutes.
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let state = || slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().to_owned();
+    while state() != "idle" {
+        if Instant::now() >= deadline {
+            panic!("{node} is not back within 300 s:\n{}", slurm(&["scontrol", "show", "node", node]));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Ends the step manager of a job, which would tell the controller of the script's end.

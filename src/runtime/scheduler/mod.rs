@@ -238,8 +238,8 @@ pub enum Action {
 pub enum RequeueCause {
     /// It failed and had retries left.
     Retry,
-    /// A worker where it ran was lost, which counts against it.
-    WorkerLost,
+    /// A worker where it ran was lost, or it ran until the end of the longest walltime there is: that counts against it.
+    Lost,
     /// Its worker drained, reached its walltime or was stopped, or came back without it, or its loss was planned.
     Interrupted,
 }
@@ -249,7 +249,8 @@ pub enum RequeueCause {
 pub enum End {
     /// Exit code 0.
     Finished,
-    /// Failed by itself: the last run's outcome.
+    /// Failed by itself: the last run's outcome. `Interrupted`: for the third time it ran until the end of the longest
+    /// walltime there is.
     Failed(Outcome),
     /// Three workers were lost while it ran.
     Poisonous,

@@ -55,6 +55,8 @@ pub(super) struct Oracle {
     pub(super) held: bool,
     /// Milliseconds each array's tasks need, asked for or learned.
     pub(super) times: BTreeMap<ArrayId, Millis>,
+    /// Runs that were interrupted after so long count.
+    pub(super) cut: Millis,
     /// Members that are not here: their lead came back before them.
     absent: BTreeMap<RunId, (WorkerId, Vec<WorkerId>)>,
 }
@@ -178,12 +180,12 @@ impl Oracle {
                     self.dissolve(run, &mut out);
                     let task = hosted.task;
                     if self.tasks[&task].doing == Doing::Running(worker, run) {
-                        self.run_again(task, run, counts, &mut out);
+                        self.run_again(task, run, counts.then_some(End::Poisonous), &mut out);
                     }
                 }
             }
-            Event::RunEnded { worker, task, run, outcome, .. } => {
-                self.run_ended(worker, task, run, outcome, &mut out);
+            Event::RunEnded { worker, task, run, outcome, wall } => {
+                self.run_ended(worker, task, run, (outcome, wall), &mut out);
             }
             Event::Cancel { tasks } => {
                 for task in tasks.iter().flat_map(|t| self.named(*t)).collect::<Vec<_>>() {
@@ -301,13 +303,13 @@ impl Oracle {
     }
 
     /// A worker where the task ran is lost.
-    fn run_again(&mut self, task: TaskId, run: RunId, counts: bool, out: &mut Vec<Action>) {
+    fn run_again(&mut self, task: TaskId, run: RunId, counts: Option<End>, out: &mut Vec<Action>) {
         let entry = self.tasks.get_mut(&task).expect("known task");
-        entry.losses += u8::from(counts);
+        entry.losses += u8::from(counts.is_some());
         match (counts, entry.losses) {
-            (true, 3) => self.end(task, End::Poisonous, out),
-            (true, _) => self.requeue(task, run, RequeueCause::WorkerLost, out),
-            (false, _) => self.requeue(task, run, RequeueCause::Interrupted, out),
+            (Some(end), 3) => self.end(task, end, out),
+            (Some(_), _) => self.requeue(task, run, RequeueCause::Lost, out),
+            (None, _) => self.requeue(task, run, RequeueCause::Interrupted, out),
         }
     }
 
@@ -324,12 +326,19 @@ impl Oracle {
             let task = self.hosts[&lead].runs[&run].task;
             if self.tasks[&task].doing == Doing::Running(lead, run) {
                 out.push(Action::Kill { worker: lead, task, run });
-                self.run_again(task, run, counts, out);
+                self.run_again(task, run, counts.then_some(End::Poisonous), out);
             }
         }
     }
 
-    fn run_ended(&mut self, worker: WorkerId, task: TaskId, run: RunId, outcome: Outcome, out: &mut Vec<Action>) {
+    fn run_ended(
+        &mut self,
+        worker: WorkerId,
+        task: TaskId,
+        run: RunId,
+        (outcome, wall): (Outcome, Millis),
+        out: &mut Vec<Action>,
+    ) {
         let Some(host) = self.hosts.get_mut(&worker) else {
             return;
         };
@@ -349,6 +358,9 @@ impl Oracle {
         }
         match outcome {
             Outcome::Finished => self.end(task, End::Finished, out),
+            Outcome::Interrupted if wall > 0 && wall >= self.cut && self.shapes[&task.array].time_request.is_none() => {
+                self.run_again(task, run, Some(End::Failed(outcome)), out);
+            }
             Outcome::Killed | Outcome::Interrupted => {
                 self.requeue(task, run, RequeueCause::Interrupted, out);
             }

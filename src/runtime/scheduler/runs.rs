@@ -95,9 +95,7 @@ impl Scheduler {
                     self.ready.class_mut(entry.class).learn(wall, Ended::ByItself);
                 }
                 Outcome::Interrupted if wall > 0 => {
-                    let longest = self.fleet.longest();
-                    let cut = longest < Millis::MAX && wall >= longest - longest / 10;
-                    let ended = if cut { Ended::Cut } else { Ended::Interrupted };
+                    let ended = if self.fleet.is_cut(wall) { Ended::Cut } else { Ended::Interrupted };
                     self.ready.class_mut(entry.class).learn(wall, ended);
                 }
                 _ => {}
@@ -117,6 +115,13 @@ impl Scheduler {
         let element = task.element;
         let end = match outcome {
             Outcome::Finished => End::Finished,
+            // Every walltime would cut it. One that says its time may save its state, and go on in the next job.
+            Outcome::Interrupted if self.fleet.is_cut(wall) && self.ready.class(entry.class).time_request.is_none() => {
+                let mut ripples = Ripples::new();
+                self.run_again(slot, element, run, Some(End::Failed(outcome)), actions, &mut ripples);
+                self.spread(ripples, actions);
+                return;
+            }
             // A kill nobody remembers was asked for by a server that died before it was on record.
             Outcome::Interrupted | Outcome::Killed => {
                 self.requeue(slot, element, run, RequeueCause::Interrupted, actions);
@@ -173,28 +178,30 @@ impl Scheduler {
                 continue;
             };
             self.running.remove(&entry.task);
-            self.run_again(slot, entry.task.element, run, counts, actions, &mut ripples);
+            self.run_again(slot, entry.task.element, run, counts.then_some(End::Poisonous), actions, &mut ripples);
         }
         self.spread(ripples, actions);
     }
 
-    /// A worker where a task ran is lost: the task runs again, unless it is found poisonous.
+    /// A task was lost: it runs again. The third loss that counts ends it so.
     pub(super) fn run_again(
         &mut self,
         slot: u32,
         element: u32,
         run: RunId,
-        counts: bool,
+        counts: Option<End>,
         actions: &mut Vec<Action>,
         ripples: &mut Ripples,
     ) {
-        if !counts {
-            self.requeue(slot, element, run, RequeueCause::Interrupted, actions);
-        } else if self.array(slot).losses_of(element) + 1 >= LOSSES_TO_POISON {
-            self.end(slot, element, End::Poisonous, actions, ripples);
-        } else {
-            self.change(slot, |array| array.add_loss(element));
-            self.requeue(slot, element, run, RequeueCause::WorkerLost, actions);
+        match counts {
+            None => self.requeue(slot, element, run, RequeueCause::Interrupted, actions),
+            Some(end) if self.array(slot).losses_of(element) + 1 >= LOSSES_TO_POISON => {
+                self.end(slot, element, end, actions, ripples);
+            }
+            Some(_) => {
+                self.change(slot, |array| array.add_loss(element));
+                self.requeue(slot, element, run, RequeueCause::Lost, actions);
+            }
         }
     }
 

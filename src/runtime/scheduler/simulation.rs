@@ -265,6 +265,7 @@ impl World {
     /// Needs that were learned may have changed.
     fn learn_times(&mut self) {
         let longest = self.scheduler.fleet.longest();
+        self.oracle.cut = if longest == Millis::MAX { longest } else { longest - longest / 10 };
         for slot in 0..self.scheduler.arrays.len() as u32 {
             let array = self.scheduler.array(slot);
             let time = self.scheduler.ready.class(array.class).time_needed(longest);

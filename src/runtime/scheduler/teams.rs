@@ -5,7 +5,7 @@
 
 use super::tasks::Ripples;
 use super::workers::Run;
-use super::{Action, Scheduler};
+use super::{Action, End, Scheduler};
 use crate::runtime::ids::{RunId, TaskId, WorkerId};
 use crate::runtime::protocol::{NodePart, Place};
 
@@ -107,7 +107,7 @@ impl Scheduler {
             self.doom(lead, run);
             actions.push(Action::Kill { worker: lead, task, run });
             if let Some(slot) = self.locate(task) {
-                self.run_again(slot, task.element, run, counts, actions, ripples);
+                self.run_again(slot, task.element, run, counts.then_some(End::Poisonous), actions, ripples);
             }
         }
     }

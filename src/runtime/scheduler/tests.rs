@@ -243,7 +243,7 @@ fn the_third_lost_worker_that_counts_is_poison() {
     bench.submit(1, single());
     for (worker, counts) in [(1, true), (2, false), (3, true)] {
         let lost = bench.step(Event::WorkerLost { worker: WorkerId(worker), counts });
-        let expected = if counts { RequeueCause::WorkerLost } else { RequeueCause::Interrupted };
+        let expected = if counts { RequeueCause::Lost } else { RequeueCause::Interrupted };
         assert!(matches!(lost[0], Action::Requeued { cause, .. } if cause == expected));
         bench.join(worker + 1, 1, &[]);
     }

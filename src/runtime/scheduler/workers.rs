@@ -197,6 +197,12 @@ impl Fleet {
         self.longest.unwrap_or(Millis::MAX)
     }
 
+    /// Returns whether a run that was interrupted after `wall` had most of the longest walltime there is.
+    pub(super) fn is_cut(&self, wall: Millis) -> bool {
+        let longest = self.longest();
+        wall > 0 && longest < Millis::MAX && wall >= longest - longest / 10
+    }
+
     /// Adds a worker, or takes back one that was silent. What it offers may have changed meanwhile.
     pub(super) fn join(
         &mut self,

@@ -465,7 +465,7 @@ impl Core {
                     self.again.insert(task, self.turn);
                     match cause {
                         RequeueCause::Retry => out.records.push(Record::Retried { task }),
-                        RequeueCause::WorkerLost => out.records.push(Record::Lost { task }),
+                        RequeueCause::Lost => out.records.push(Record::Lost { task }),
                         RequeueCause::Interrupted => {}
                     }
                 }

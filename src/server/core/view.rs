@@ -32,6 +32,11 @@ pub(in crate::server) fn end_words(end: &End, label: impl Fn(TaskId) -> String) 
             format!("killed: it used {used}, more than its {limit} of memory (--memory asks for more)")
         }
         End::Failed(Outcome::NotStarted { error }) => error.clone(),
+        End::Failed(Outcome::Interrupted) => {
+            "ran three times until the end of the walltime: it needs jobs with a longer --walltime (or --time-request, if \
+             it saves its state and goes on in the next job)"
+                .to_owned()
+        }
         End::Failed(outcome) => format!("{outcome:?}").to_lowercase(),
         End::Poisonous => "three workers were lost while it ran".to_owned(),
         End::Cancelled => "cancelled".to_owned(),

@@ -180,7 +180,7 @@ fn a_lost_worker_counts_against_what_ran_there_and_not_against_what_waited() {
         causes
     };
     let innocent = RequeueCause::Interrupted;
-    assert_eq!(causes(bench.lose(1)), [(0, RequeueCause::WorkerLost), (1, innocent), (2, innocent)]);
+    assert_eq!(causes(bench.lose(1)), [(0, RequeueCause::Lost), (1, innocent), (2, innocent)]);
     assert_eq!(bench.losses(), [(0, 1)]);
     assert_eq!(bench.scheduler.totals().ready, 3);
 }

@@ -69,7 +69,7 @@ fn a_lost_member_ends_the_run_and_the_others_are_free_when_it_has_ended() {
     bench.submit(1, team(3, 1));
     let (lead, run) = bench.place_of(task(1, 0));
     let actions = bench.lose(3);
-    let requeued = Action::Requeued { task: task(1, 0), run, cause: RequeueCause::WorkerLost };
+    let requeued = Action::Requeued { task: task(1, 0), run, cause: RequeueCause::Lost };
     assert_eq!(actions, [kill(1, task(1, 0), run), requeued]);
     // Enough workers, but two are still occupied.
     assert_eq!(bench.join(4, 1, &[]), []);
@@ -87,7 +87,7 @@ fn a_lost_lead_frees_its_guests_and_counts() {
     bench.submit(1, team(2, 1));
     let (_, run) = bench.place_of(task(1, 0));
     let actions = bench.lose(1);
-    let requeued = Action::Requeued { task: task(1, 0), run, cause: RequeueCause::WorkerLost };
+    let requeued = Action::Requeued { task: task(1, 0), run, cause: RequeueCause::Lost };
     assert_eq!(actions, [guest(2, run, false), requeued]);
     assert_eq!(bench.free_cores(2), 1);
     assert_eq!(bench.losses(), [(0, 1)]);
@@ -196,7 +196,7 @@ fn a_member_that_never_comes_back_ends_the_run() {
     let mut new = Bench { scheduler: restored(&old.scheduler, 1), now: 0 };
     new.join_with(1, capacity(1, 0), None, led(task(1, 0), run, &[1, 2]));
     let actions = new.lose(2);
-    let requeued = Action::Requeued { task: task(1, 0), run, cause: RequeueCause::WorkerLost };
+    let requeued = Action::Requeued { task: task(1, 0), run, cause: RequeueCause::Lost };
     assert_eq!(actions, [kill(1, task(1, 0), run), requeued]);
 }
 

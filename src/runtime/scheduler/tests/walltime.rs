@@ -122,3 +122,49 @@ fn a_worker_is_kept_for_a_class_that_got_shorter() {
     assert_eq!(assigned(&bench.end(task(4, 0), Finished)), []);
     assert_eq!(assigned(&bench.end(task(2, 0), Finished)), [(2, task(3, 0))]);
 }
+
+/// A task has run on a fresh worker of an hour until a minute before its end.
+fn cut(bench: &mut Bench, worker: u32) -> Vec<Action> {
+    bench.join_with(worker, capacity(1, 0), Some(bench.now + 3_600_000), Vec::new());
+    bench.now += 3_540_000;
+    bench.step(Event::WorkerDrains { worker: WorkerId(worker) });
+    let actions = bench.end_after(task(1, 0), Outcome::Interrupted, 3_540_000);
+    bench.lose(worker);
+    actions
+}
+
+#[test]
+fn the_third_time_that_the_longest_walltime_cuts_a_task_ends_it() {
+    let mut bench = Bench::new(&[]);
+    bench.submit(1, single());
+    for worker in 1..3 {
+        assert!(matches!(cut(&mut bench, worker)[0], Action::Requeued { cause: RequeueCause::Lost, .. }));
+    }
+    cut(&mut bench, 3);
+    assert_eq!(bench.ended(task(1, 0)), Some(End::Failed(Outcome::Interrupted)));
+    bench.step(Event::Retry { tasks: vec![TaskRef::Task(task(1, 0))] });
+    cut(&mut bench, 4);
+    assert_eq!(bench.ended(task(1, 0)), None, "the user wants it so");
+}
+
+#[test]
+fn a_task_that_says_its_time_may_go_on_from_job_to_job() {
+    let mut bench = Bench::new(&[]);
+    bench.submit(1, Shape { time_request: Some(3_000_000), ..single() });
+    for worker in 1..6 {
+        assert!(matches!(cut(&mut bench, worker)[0], Action::Requeued { cause: RequeueCause::Interrupted, .. }));
+    }
+}
+
+#[test]
+fn an_interruption_before_the_end_of_the_walltime_is_no_cut() {
+    let mut bench = Bench::new(&[]);
+    bench.submit(1, single());
+    for worker in 1..6 {
+        bench.join_with(worker, capacity(1, 0), Some(bench.now + 3_600_000), Vec::new());
+        bench.step(Event::WorkerDrains { worker: WorkerId(worker) });
+        let actions = bench.end_after(task(1, 0), Outcome::Interrupted, 3_000_000);
+        assert!(matches!(actions[0], Action::Requeued { cause: RequeueCause::Interrupted, .. }));
+        bench.step(Event::WorkerLost { worker: WorkerId(worker), counts: false });
+    }
+}
