@@ -53,7 +53,8 @@ pub fn listing(id4: &str, stdout: &str, now: i64) -> Option<Vec<Observation>> {
         let left = || {
             // `<hard_request name="h_rt" resource_contribution="0.000000">100</hard_request>`
             let limit: i64 = after("<hard_request name=\"h_rt\"", "<")?.rsplit('>').next()?.parse().ok()?;
-            u64::try_from((seconds_since_1970(field("JAT_start_time")?)? + limit - now).max(0)).ok()
+            let end = seconds_since_1970(field("JAT_start_time")?)?.saturating_add(limit);
+            u64::try_from(end.saturating_sub(now).max(0)).ok()
         };
         let seconds_left = if observed == Observed::Running { left() } else { None };
         seen.extend(spread(id4, id, name, field("tasks")).into_iter().map(|(name, id)| Observation {
@@ -298,7 +299,7 @@ pub fn ranges<'a>(ids: impl Iterator<Item = &'a NativeId>) -> Vec<String> {
     for (array, mut tasks) in tasks {
         tasks.sort_unstable();
         tasks.dedup();
-        for run in tasks.chunk_by(|a, b| a + 1 == *b) {
+        for run in tasks.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             arguments.push(match run {
                 [task] => format!("{array}.{task}"),
                 [first, .., last] => format!("{array}.{first}-{last}"),

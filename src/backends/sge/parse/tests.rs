@@ -248,3 +248,23 @@ fn tasks_are_deleted_in_ranges() {
     let ids = ["7.3", "9", "7.1", "7.2", "7.5", "8.1", "7.2"].map(|id| NativeId(id.to_owned()));
     assert_eq!(ranges(ids.iter()), ["9", "7.1-3", "7.5", "8.1"]);
 }
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(text in ".{0,200}", number in proptest::num::i64::ANY, task in proptest::num::u32::ANY) {
+        submitted_id(&text);
+        details(&format!("job_number: {number}\nscheduling info: {text}\nerror reason {text}"));
+        never_runs(&text);
+        not_deleted(&text);
+        is_error(&text);
+        listing("abcd", &text);
+        let job = format!(
+            "<job_info><job_list><JB_job_number>{task}</JB_job_number><JB_name>dcabcd-000001</JB_name><state>r</state>\
+             <tasks>{task},{text}</tasks><queue_name>{text}</queue_name><JAT_start_time>2026-11-26T15:00:32</JAT_start_time>\
+             <hard_request name=\"h_rt\" a=\"b\">{number}</hard_request></job_list></job_info>"
+        );
+        super::listing("abcd", &job, number);
+        accounting("abcd", &format!("jobnumber {task}\njobname dcabcd-000001\nfailed 37\nmaxvmem {text}\ncategory -l h_vmem={text}\n"));
+        ranges([NativeId(format!("{task}.{task}")), NativeId(format!("{task}.{}", task.wrapping_add(1)))].iter());
+    }
+}
