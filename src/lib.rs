@@ -1,7 +1,7 @@
 //! dcluster: elastic compute clusters on a laptop or a batch queue, in one binary.
 //!
 //! The map of the modules is in `ARCHITECTURE.md`. Arrows point one way:
-//! `cli → {server, simulate} → {ledger, adapt, runtime, backends} → runtime::protocol`; cores know nothing of tokio,
+//! `cli → {doctor, server, simulate} → {ledger, adapt, runtime, backends} → runtime::protocol`; cores know nothing of tokio,
 //! files, clap or the clock.
 
 // Test support that the library shares with the integration tests says `dcluster::`.
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

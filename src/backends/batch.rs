@@ -8,6 +8,7 @@ use crate::backends::{BackendError, ErrorClass};
 use crate::runtime::ids::{JobName, JobSeq};
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -28,6 +29,8 @@ pub struct Call {
     arguments: Vec<OsString>,
     set: Vec<(&'static str, OsString)>,
     remove: Vec<&'static str>,
+    keep: Option<fn(&str) -> bool>,
+    input: Option<PathBuf>,
     timeout: Duration,
     output_limit_bytes: usize,
 }
@@ -124,6 +127,8 @@ impl Call {
             arguments: Vec::new(),
             set: Vec::new(),
             remove: Vec::new(),
+            keep: None,
+            input: None,
             timeout: COMMAND_TIMEOUT,
             output_limit_bytes: OUTPUT_LIMIT_BYTES,
         }
@@ -152,6 +157,18 @@ impl Call {
         self.remove.extend(names);
         self
     }
+    /// Lets the command inherit only those environment variables whose names this accepts.
+    #[must_use]
+    pub fn only(mut self, keep: fn(&str) -> bool) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+    /// Names the file that it reads as its standard input, in place of `/dev/null`.
+    #[must_use]
+    pub fn input(mut self, file: impl Into<PathBuf>) -> Self {
+        self.input = Some(file.into());
+        self
+    }
     /// Sets the time it may take.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -166,6 +183,11 @@ impl Call {
             line.push(' ');
             line.push_str(&shlex::try_quote(&text).unwrap_or_else(|_| text.as_ref().into()));
         }
+        if let Some(file) = &self.input {
+            let text = file.to_string_lossy();
+            line.push_str(" < ");
+            line.push_str(&shlex::try_quote(&text).unwrap_or_else(|_| text.as_ref().into()));
+        }
         bounded(&line)
     }
     /// Runs it. Dropping the future kills the command.
@@ -173,6 +195,14 @@ impl Call {
         let program = self.program;
         let mut command = std::process::Command::new(program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(path) = &self.input {
+            let file = std::fs::File::open(path).map_err(|source| CallError::Start { program, source })?;
+            command.stdin(file);
+        }
+        if let Some(keep) = self.keep {
+            command.env_clear();
+            command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(keep)));
+        }
         for name in &self.remove {
             command.env_remove(name);
         }
@@ -401,6 +431,23 @@ mod tests {
         assert_eq!(answer.stderr, "err\n");
         let killed = bash("kill -KILL $$").run().await.unwrap();
         assert_eq!(killed.exit, Exit::Signal(9));
+    }
+
+    #[tokio::test]
+    async fn reads_a_file_and_inherits_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in put");
+        std::fs::write(&path, "from a file\n").unwrap();
+        let call = bash("cat; env").only(|name| name == "PATH").env("SET", "x").input(&path);
+        assert!(call.line().ends_with(&format!("< '{}'", path.display())), "{}", call.line());
+        let answer = call.run().await.unwrap();
+        assert!(answer.stdout.starts_with("from a file\n"), "{}", answer.stdout);
+        let names: Vec<_> = answer.stdout.lines().skip(1).filter_map(|line| line.split('=').next()).collect();
+        for name in names {
+            assert!(matches!(name, "PATH" | "SET" | "LC_ALL" | "PWD" | "SHLVL" | "_"), "{name}");
+        }
+        let missing = bash("true").input(folder.path().join("none")).run().await.unwrap_err();
+        assert!(matches!(missing, CallError::Start { .. }));
     }
 
     #[tokio::test]

@@ -6,15 +6,20 @@
 //! the backend, so nothing here assumes a login node.
 
 pub mod batch;
+pub mod detect;
+pub mod fit;
 mod folder;
 
 pub mod leftovers;
 pub mod local;
+pub mod lsf;
+pub mod pbs;
 mod processes;
 pub mod reasons;
 pub mod render;
 pub mod sentinel;
 pub mod sge;
+pub mod site;
 pub mod slurm;
 pub mod template;
 
@@ -132,7 +137,7 @@ pub struct BackendError {
 }
 
 /// What a batch system says of its site.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Site {
     /// Name and version of the batch system (`slurm 22.05.8`).
     pub version: String,
@@ -143,7 +148,7 @@ pub struct Site {
 }
 
 /// A queue or partition. What is `None` the site does not say, or has no limit for.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Queue {
     /// Its name.
     pub name: String,
@@ -218,10 +223,9 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
     Ok(match spec.backend {
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
+        BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
+        BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
         BackendKind::Sge => Arc::new(sge::Sge::new(home)),
-        BackendKind::Pbs | BackendKind::Lsf => {
-            return Err(Problem::new(Kind::Config, format!("the {} backend is not built yet", spec.backend.as_str())));
-        }
     })
 }
 
@@ -243,9 +247,11 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
     let script = script.to_string_lossy();
     let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
     match backend {
+        BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
+        BackendKind::Pbs => format!("qsub {script}"),
         BackendKind::Sge => sge::submit_line(home, &script),
-        _ => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
+        BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }
 

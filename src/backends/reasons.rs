@@ -18,7 +18,9 @@ pub struct Meaning {
 pub fn meaning(backend: BackendKind, reason: &str) -> Option<Meaning> {
     match backend {
         BackendKind::Slurm => super::slurm::reasons::meaning(reason),
+        BackendKind::Lsf => super::lsf::reasons::meaning(reason),
+        BackendKind::Pbs => super::pbs::reasons::meaning(reason),
         BackendKind::Sge => super::sge::reasons::meaning(reason),
-        _ => None,
+        BackendKind::Local => None,
     }
 }

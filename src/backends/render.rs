@@ -161,8 +161,9 @@ impl Dialect {
         match backend {
             BackendKind::Local => &super::local::DIALECT,
             BackendKind::Slurm => &super::slurm::script::DIALECT,
+            BackendKind::Lsf => &super::lsf::script::DIALECT,
+            BackendKind::Pbs => &super::pbs::script::DIALECT,
             BackendKind::Sge => &super::sge::script::DIALECT,
-            BackendKind::Pbs | BackendKind::Lsf => &super::local::DIALECT,
         }
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
@@ -310,6 +311,8 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "last_signal" => "what means that the end is near",
         "reserved_codes" => "codes that mean `run it again` and `hold it in error` to the batch system",
         "directives" => "your own directive, verbatim",
+        "resources" => "what one host must have and keep for the job, your own -R directives included",
+        "mail" => "no report by mail: the script keeps its own log",
         "identity" => "which job this is, in the words of the batch system",
         "signals" => "a signal reaches this script alone, so the worker is told; without a worker it ends the job",
         "sentinel" => {

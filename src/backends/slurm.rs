@@ -8,10 +8,13 @@ pub mod errors;
 pub mod parse;
 pub mod reasons;
 pub mod script;
+mod site;
 
 use crate::backends::batch::{self, Answer, Call, CallError, JobArray, Verb, user_id};
 use crate::backends::render::{self, JobHome, RenderInput};
-use crate::backends::{Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Submit, folder};
+use crate::backends::{
+    Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
+};
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::{JobSeq, NativeId};
 use async_trait::async_trait;
@@ -252,6 +255,21 @@ impl Backend for Slurm {
             run(Verb::Cancel, &call).await?;
         }
         Ok(())
+    }
+
+    async fn site(&self) -> Result<Site, BackendError> {
+        let config = self.call("scontrol").args(["show", "config"]);
+        let partitions = self.call("scontrol").args(["-a", "-o", "show", "partition"]);
+        // These filter in silence (sinfo(1), "ENVIRONMENT VARIABLES").
+        let nodes = self.call("sinfo").without(["SINFO_FORMAT", "SINFO_PARTITION", "SINFO_SORT"]);
+        let nodes = nodes.args(["-a", "-h", "-e", "-o", site::SINFO_FORMAT]);
+        let answers = futures_util::future::try_join3(
+            run(Verb::List, &config),
+            run(Verb::List, &partitions),
+            run(Verb::List, &nodes),
+        );
+        let (config, partitions, nodes) = answers.await?;
+        Ok(site::site(&config.stdout, &partitions.stdout, &nodes.stdout))
     }
 
     fn jobs_per_submit(&self) -> u32 {

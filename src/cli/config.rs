@@ -1,6 +1,7 @@
 //! `dcluster config`.
 
 use super::Context;
+use crate::backends::detect;
 use crate::config::check::check;
 use crate::config::host::Facts;
 use crate::config::options::{ClusterOption, PoolOptions};
@@ -51,7 +52,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<u8, Problem> {
         ConfigCommand::Show(args) => show(args, context),
         ConfigCommand::Check => {
             let layers = context.layers(&ClusterOption::default(), &PoolOptions::default())?;
-            let problems = check(&layers, &Facts::of_host(&context.variables));
+            let problems = check(&layers, &Facts::of_host(detect::of_host(&context.variables)));
             if problems.is_empty() {
                 let read = layers.read.len();
                 context.printer.note(&format!(

@@ -1,6 +1,7 @@
 //! What every command has at hand: the printer, the environment as it was at the start, the settings.
 
 use super::Global;
+use crate::backends::detect;
 use crate::cluster::Folder;
 use crate::config::environment;
 use crate::config::host::Facts;
@@ -83,7 +84,7 @@ impl Context {
     /// Returns the settings, resolved.
     pub fn resolve(&self, cluster: &ClusterOption, pool: &PoolOptions) -> Result<Resolved, Problem> {
         let settings = self.layers(cluster, pool)?.settings()?;
-        Ok(resolve(&settings, &Facts::of_host(&self.variables))?)
+        Ok(resolve(&settings, &Facts::of_host(detect::unless_named(&settings, &self.variables)))?)
     }
 
     /// Returns the folder of all clusters.

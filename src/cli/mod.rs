@@ -6,6 +6,7 @@ mod cancel;
 mod config;
 mod connect;
 mod context;
+mod doctor;
 mod down;
 mod events;
 mod explain;
@@ -123,6 +124,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Render(Box<render::RenderArgs>),
     Config(config::ConfigArgs),
+    Doctor(Box<doctor::DoctorArgs>),
     Simulate(Box<simulate::SimulateArgs>),
     Journal(journal::JournalArgs),
     Worker(worker::WorkerArgs),
@@ -185,6 +187,7 @@ fn dispatch(command: Command, context: &Context) -> Result<u8, Problem> {
         Command::Explain(args) => explain::run(&args, context),
         Command::Render(args) => render::run(&args, context),
         Command::Config(args) => config::run(&args, context),
+        Command::Doctor(args) => doctor::run(&args, context),
         Command::Simulate(args) => simulate::run(&args, context),
         Command::Journal(args) => journal::run(&args, context),
         Command::Worker(args) => worker::run(&args, context),

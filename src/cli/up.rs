@@ -3,11 +3,16 @@
 use super::Context;
 use super::connect::{Condition, condition, connect, start_server};
 use super::context::interrupted;
+use crate::backends::fit::{Fit, Misfit, fit};
+use crate::backends::site::site_of;
 use crate::client::{Client, unexpected};
 use crate::cluster::Folder;
+use crate::config::keys::Key;
+use crate::config::layers::Origin;
 use crate::config::options::{ClusterOption, PoolOptions};
 use crate::config::resolve::Resolved;
 use crate::config::spec::{BackendKind, Spec};
+use crate::doctor::save::saved_site;
 use crate::error::{Kind, Problem};
 use crate::ledger::JobState;
 use crate::runtime::control::{Reply, Request, Status};
@@ -88,7 +93,9 @@ pub(super) async fn up(
 ) -> Result<(Client, News), Problem> {
     let mut found = condition(folder)?;
     if found == Condition::Missing {
+        say_why(resolved, context);
         check_reach(&resolved.spec, context)?;
+        check_site(folder, &resolved.spec, context).await?;
         if folder.create(&resolved.spec, &context.environment())? {
             start_server(folder, true, take_over.is_some(), context).await?;
             return Ok((connect(folder, context).await?, News::Started));
@@ -97,7 +104,9 @@ pub(super) async fn up(
     }
     folder.open()?;
     if found == Condition::Down {
+        say_why(resolved, context);
         check_reach(&resolved.spec, context)?;
+        check_site(folder, &resolved.spec, context).await?;
         rewrite(folder, &resolved.spec, &context.environment())?;
         start_server(folder, true, take_over.is_some(), context).await?;
         return Ok((connect(folder, context).await?, News::Started));
@@ -139,6 +148,14 @@ fn rewrite(folder: &Folder, spec: &Spec, environment: &[u8]) -> Result<(), Probl
     })
 }
 
+/// Says which backend was chosen and why, where nobody named one.
+fn say_why(resolved: &Resolved, context: &Context) {
+    let origin = resolved.values.iter().find(|shown| shown.key == Key::Backend).map(|shown| &shown.origin);
+    if let Some(Origin::BuiltIn { because: Some(why) }) = origin {
+        context.printer.note(&format!("backend {}: {why}", resolved.spec.backend.as_str()));
+    }
+}
+
 /// Refuses what cannot work before anything is made.
 fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
     let kind = spec.backend;
@@ -148,6 +165,37 @@ fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
             .why(format!("the {} backend starts jobs with {}'s own commands", kind.as_str(), kind.title()))
             .fix(format!("on a login node: load the module of {}, or add its folder to PATH", kind.title()))
             .fix("on this machine alone: dcluster up --backend local"));
+    }
+    Ok(())
+}
+
+/// Refuses jobs that can never run, by what the site says of its queues. Where it does not answer nothing is refused:
+/// what was once saved of it is only told.
+async fn check_site(folder: &Folder, spec: &Spec, context: &Context) -> Result<(), Problem> {
+    if spec.backend == BackendKind::Local {
+        return Ok(());
+    }
+    let answer = site_of(folder, spec).await;
+    if let Err(error) = &answer {
+        context.printer.detail(&format!("{} does not say its limits: {error}", spec.backend.title()));
+    }
+    let live = answer.is_ok();
+    let saved = || context.variables.saved_config().and_then(|path| saved_site(&path)).unwrap_or_default();
+    let site = answer.unwrap_or_else(|_| saved());
+    let named = spec.pools.iter().map(|(name, pool)| (format!("pool {name}: "), pool));
+    for (name, pool) in [(String::new(), &spec.pool)].into_iter().chain(named) {
+        match fit(pool, &site) {
+            Fit::Fits => {}
+            Fit::Never(Misfit { what, why, fix }) if live => {
+                let problem = Problem::new(Kind::Config, format!("{name}{what}")).done("nothing was started").why(why);
+                return Err(problem.fix(fix).fix("dcluster doctor  shows the queues and their limits"));
+            }
+            Fit::Never(misfit) | Fit::Doubt(misfit) => {
+                let Misfit { what, why, fix } = misfit;
+                let when = if live { "" } else { " (as `dcluster doctor --save` found it)" };
+                context.printer.note(&format!("{name}{what}: {why}{when}; a job may wait for ever: {fix}"));
+            }
+        }
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 use super::Context;
 use crate::backends::leftovers::sweep;
 use crate::cluster::Folder;
-use crate::config::host::Facts;
+use crate::config::host;
 use crate::config::options::ClusterOption;
 use crate::config::spec::Spec;
 use crate::config::units::{parse_duration, parse_size};
+use crate::doctor::probe;
 use crate::error::{Kind, Problem};
 use crate::runtime::ids::JobName;
 use crate::runtime::protocol::Capacity;
@@ -145,12 +146,14 @@ fn gpus(context: &Context) -> Vec<String> {
 fn in_job(folder: &Folder, job: JobName, args: &WorkerArgs, context: &Context) -> Result<u8, Problem> {
     super::server::start_log(std::io::stderr, context);
     folder.open()?;
+    if probe::is_probe(folder) {
+        return probe::run(folder, &job, context.variables.home().as_deref(), &temporary(context));
+    }
     let spec = folder.spec()?;
     let pool = spec.shape(&args.pool);
-    let facts = Facts::of_host(&context.variables);
     let ids = gpus(context);
     let gpus: Vec<String> = if ids.is_empty() { (0..pool.gpus).map(|id| id.to_string()).collect() } else { ids };
-    let memory = pool.memory_bytes.or(facts.host_memory_bytes).unwrap_or(u64::MAX);
+    let memory = pool.memory_bytes.or(host::memory_bytes()).unwrap_or(u64::MAX);
     let cores = pool.pin.then(|| set_aside(pool.cores)).transpose()?;
     let walltime_seconds = args.walltime.or(pool.walltime_seconds);
     let capacity = Capacity {
@@ -184,7 +187,6 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
     }
     folder.open()?;
     let spec = folder.spec()?;
-    let facts = Facts::of_host(&context.variables);
     let size = |text: &String| {
         parse_size(text).map_err(|error| {
             let fix = error.fix();
@@ -204,11 +206,11 @@ fn join_cluster(args: &JoinArgs, context: &Context) -> Result<u8, Problem> {
         gpus = if gpus.is_empty() { ids.take(wanted as usize).collect() } else { gpus };
         gpus.truncate(wanted as usize);
     }
-    let count = args.cores.unwrap_or(facts.host_cores).max(1);
+    let count = args.cores.unwrap_or_else(host::cores).max(1);
     let cores = args.pin.then(|| set_aside(count)).transpose()?;
     let capacity = Capacity {
         cores: count,
-        memory_bytes: args.memory.as_ref().map(size).transpose()?.or(facts.host_memory_bytes).unwrap_or(u64::MAX),
+        memory_bytes: args.memory.as_ref().map(size).transpose()?.or(host::memory_bytes()).unwrap_or(u64::MAX),
         gpus: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
         numa: cores.as_ref().map(Cores::by_node).unwrap_or_default(),
     };

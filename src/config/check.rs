@@ -37,11 +37,14 @@ pub fn check(layers: &Layers, facts: &Facts) -> Vec<ConfigError> {
 mod tests {
     use super::*;
     use crate::config::file;
+    use crate::config::host::Found;
     use crate::config::keys::Key;
+    use crate::config::spec::BackendKind;
     use std::path::Path;
 
     fn facts() -> Facts {
-        Facts { host_cores: 8, host_memory_bytes: None, slurm: true }
+        let found = Found { kind: BackendKind::Slurm, why: String::new() };
+        Facts { host_cores: 8, host_memory_bytes: None, found }
     }
 
     fn layers(texts: &[&str]) -> Layers {

@@ -1,6 +1,6 @@
-//! What this machine has: cores this process may use, memory, the commands of batch systems.
+//! What this machine has: cores this process may use, memory, and which batch system it belongs to.
 
-use super::paths::Variables;
+use super::spec::BackendKind;
 use nix::unistd::{SysconfVar, sysconf};
 use std::path::Path;
 
@@ -11,24 +11,34 @@ pub struct Facts {
     pub host_cores: u32,
     /// Bytes of memory this process may use, if known.
     pub host_memory_bytes: Option<u64>,
-    /// Whether `sbatch` and `squeue` are on the `PATH`.
-    pub slurm: bool,
+    /// The batch system it belongs to.
+    pub found: Found,
+}
+
+/// The backend where nobody names one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// It.
+    pub kind: BackendKind,
+    /// Why: a clause, `sbatch and squeue are on the PATH`.
+    pub why: String,
 }
 
 impl Facts {
-    /// Looks at this machine.
-    pub fn of_host(variables: &Variables) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            host_cores: u32::try_from(cores).unwrap_or(u32::MAX),
-            host_memory_bytes: memory_bytes(),
-            slurm: variables.has_program("sbatch") && variables.has_program("squeue"),
-        }
+    /// Looks at this machine; the batch system was looked for by [`crate::backends::detect`].
+    pub fn of_host(found: Found) -> Self {
+        Self { host_cores: cores(), host_memory_bytes: memory_bytes(), found }
     }
 }
 
+/// Returns how many cores this process may use.
+pub fn cores() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores).unwrap_or(u32::MAX)
+}
+
 /// Returns the memory of the machine, or the limit of our cgroup when that is less.
-fn memory_bytes() -> Option<u64> {
+pub fn memory_bytes() -> Option<u64> {
     let value = |name| sysconf(name).ok()?.and_then(|n| u64::try_from(n).ok());
     let machine = value(SysconfVar::_PHYS_PAGES)?.checked_mul(value(SysconfVar::PAGE_SIZE)?)?;
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -56,10 +66,10 @@ mod tests {
 
     #[test]
     fn this_machine_has_something() {
-        let facts = Facts::of_host(&Variables::default());
+        let facts = Facts::of_host(Found { kind: BackendKind::Local, why: "said so".to_owned() });
         assert!(facts.host_cores >= 1);
         assert!(facts.host_memory_bytes > Some(1 << 20));
-        assert!(!facts.slurm);
+        assert_eq!(facts.found.why, "said so");
     }
 
     #[test]

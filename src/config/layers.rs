@@ -107,6 +107,13 @@ pub struct Settings {
     pub(super) pools: BTreeMap<String, Settings>,
 }
 
+impl Settings {
+    /// Whether somebody says where jobs run, so that nobody needs to look.
+    pub fn names_backend(&self) -> bool {
+        self.values.contains_key(&Key::Backend)
+    }
+}
+
 /// All layers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Layers {

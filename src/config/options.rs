@@ -38,7 +38,9 @@ pub struct PoolOptions {
 
     /// Where jobs run: local, slurm, pbs, sge or lsf.
     ///
-    /// Default: slurm where sbatch and squeue are on the PATH, else local (this machine).
+    /// Default: the batch system whose commands are on the PATH, else local (this machine); `up` says which and
+    /// why. Where there are several, the one whose variable is set (SLURM_CONF, PBS_CONF_FILE, SGE_ROOT,
+    /// LSF_ENVDIR), then in the order above.
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
 

@@ -99,15 +99,26 @@ impl Variables {
             .map(|folder| folder.join("dcluster/config.toml"))
     }
 
+    /// Returns the file that `dcluster doctor --save` writes for this host, beside the user's configuration: home
+    /// folders are shared by hosts whose networks and batch systems differ. It need not exist.
+    pub fn saved_config(&self) -> Option<PathBuf> {
+        let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
+        let plain = !host.is_empty() && !host.starts_with('.') && !host.contains('/');
+        plain.then(|| self.user_config()?.parent().map(|folder| folder.join("hosts").join(format!("{host}.toml"))))?
+    }
+
     /// Returns whether a program is on the `PATH`.
     pub fn has_program(&self, program: &str) -> bool {
+        self.find_program(program).is_some()
+    }
+
+    /// Returns where on the `PATH` a program lies.
+    pub fn find_program(&self, program: &str) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;
-        let Some(path) = self.get("PATH") else {
-            return false;
-        };
         let runs =
             |file: &Path| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0);
-        std::env::split_paths(path).any(|folder| runs(&folder.join(program)))
+        let mut files = std::env::split_paths(self.get("PATH")?).map(|folder| folder.join(program));
+        files.find(|file| runs(file))
     }
 }
 

@@ -395,7 +395,7 @@ impl Resolver<'_> {
         const OF_QUEUES: [Key; 7] =
             [Key::Queue, Key::Account, Key::Qos, Key::Constraint, Key::Nodelist, Key::Exclude, Key::Directives];
         let why = match backend {
-            Origin::BuiltIn { .. } => "jobs run on this machine, for sbatch and squeue are not on the PATH".to_owned(),
+            Origin::BuiltIn { because: Some(why) } => format!("jobs run on this machine, for {why}"),
             origin => format!("jobs run on this machine, says {origin}"),
         };
         for key in OF_QUEUES {
@@ -423,11 +423,7 @@ fn built_in_because<T>(value: T, why: &str) -> Value<T> {
 }
 
 fn default_backend(facts: &Facts) -> Value<BackendKind> {
-    if facts.slurm {
-        built_in_because(BackendKind::Slurm, "sbatch and squeue are on the PATH")
-    } else {
-        built_in_because(BackendKind::Local, "sbatch and squeue are not on the PATH")
-    }
+    built_in_because(facts.found.kind, &facts.found.why)
 }
 
 fn default_cores(is_local: bool, facts: &Facts) -> Value<u32> {

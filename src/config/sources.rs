@@ -1,4 +1,4 @@
-//! Where the layers come from: three files and the environment.
+//! Where the layers come from: four files and the environment.
 
 use super::file;
 use super::keys::Key;
@@ -20,6 +20,8 @@ const NOT_SETTINGS: [&str; 6] = ["ACCESS", "CLUSTER", "CPUS", "JOB", "LOG", "STA
 pub struct Sources {
     /// The site's file.
     pub site: PathBuf,
+    /// What the doctor saved for this host.
+    pub saved: Option<PathBuf>,
     /// The user's file.
     pub user: Option<PathBuf>,
     /// `dcluster.toml` in the working folder.
@@ -40,6 +42,7 @@ impl Sources {
         })?;
         Ok(Self {
             site: SITE_FILE.into(),
+            saved: variables.saved_config(),
             user: variables.user_config(),
             project: folder.join("dcluster.toml"),
             state: variables.state_dir()?,
@@ -51,7 +54,9 @@ impl Sources {
     /// Reads all layers but the flags. What is wrong is kept in [`Layers::problems`].
     pub fn layers(&self) -> Layers {
         let mut layers = Layers::default();
-        for path in [Some(&self.site), self.user.as_ref(), Some(&self.project)].into_iter().flatten() {
+        for path in
+            [Some(&self.site), self.saved.as_ref(), self.user.as_ref(), Some(&self.project)].into_iter().flatten()
+        {
             match self.file(path) {
                 Ok(Some((layer, problems))) => {
                     layers.files.push(layer);
@@ -160,6 +165,7 @@ mod tests {
     fn sources(folder: &Path, pairs: &[(&str, &str)]) -> Sources {
         Sources {
             site: folder.join("site.toml"),
+            saved: Some(folder.join("saved.toml")),
             user: Some(folder.join("user.toml")),
             project: folder.join("dcluster.toml"),
             state: folder.join("state"),
@@ -181,15 +187,16 @@ mod tests {
             fs::write(folder.path().join(name), text).expect("write");
         };
         write("site.toml", "cores = 1\nqueue = \"a\"\nqos = \"q\"\nmemory = \"1G\"");
+        write("saved.toml", "interface = \"eth1\"\nqos = \"saved\"\nqueue = \"saved\"");
         write("user.toml", "cores = 2\nqueue = \"b\"\nmemory = \"2G\"");
         write("dcluster.toml", "cores = 3\nmemory = \"3G\"");
         fs::set_permissions(folder.path().join("dcluster.toml"), fs::Permissions::from_mode(0o644)).expect("chmod");
         let layers = sources(folder.path(), &[("DCLUSTER_CORES", "4"), ("PATH", "/")]).layers();
-        assert_eq!(origin(&layers, Key::Qos), format!("{path}/site.toml:3, key \"qos\""));
+        assert_eq!(origin(&layers, Key::Qos), format!("{path}/saved.toml:2, key \"qos\""));
         assert_eq!(origin(&layers, Key::Queue), format!("{path}/user.toml:2, key \"queue\""));
         assert_eq!(origin(&layers, Key::Memory), format!("{path}/dcluster.toml:2, key \"memory\""));
         assert_eq!(origin(&layers, Key::Cores), "DCLUSTER_CORES");
-        assert_eq!(layers.read.len(), 3);
+        assert_eq!(layers.read.len(), 4);
     }
 
     #[test]

@@ -31,6 +31,13 @@ impl Ledger {
         }
     }
 
+    /// The worker of a job knows when its walltime ends.
+    pub fn on_limited(&mut self, seq: JobSeq) {
+        if let Some(watch) = self.watches.get_mut(&seq) {
+            watch.limited = true;
+        }
+    }
+
     /// The worker of a job connected. Returns whether it may stay, and a reason if not.
     pub fn on_worker_up(&mut self, name: &JobName, node: &str, now: Moment) -> Result<JobSeq, String> {
         let Some(seq) = self.by_name(name).map(|job| job.seq) else {

@@ -376,24 +376,30 @@ pub async fn bind_tcp(spec: &Spec) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
     Ok((listeners, addresses))
 }
 
-/// Returns the addresses of this host's interfaces that are up: IPv4 before IPv6, loopback last;
-/// link-local ones need a scope and are left out.
+/// Returns the addresses of this host's interfaces that are up, or of one of them.
 fn host_addresses(interface: Option<&str>) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+    let all = host_interfaces().into_iter();
+    let mut addresses: Vec<_> = all.filter(|(name, _)| interface.is_none_or(|i| name == i)).map(|(_, ip)| ip).collect();
+    addresses.dedup();
+    addresses
+}
+
+/// Returns the interfaces of this host that are up with their addresses: IPv4 before IPv6, loopback last;
+/// link-local ones need a scope and are left out.
+pub fn host_interfaces() -> Vec<(String, IpAddr)> {
+    let mut addresses: Vec<(String, IpAddr)> = nix::ifaddrs::getifaddrs()
         .into_iter()
         .flatten()
-        .filter(|found| interface.is_none_or(|name| found.interface_name == name))
         .filter_map(|found| {
             let address = found.address?;
             if let Some(v4) = address.as_sockaddr_in() {
-                return Some(IpAddr::V4(v4.ip()));
+                return Some((found.interface_name, IpAddr::V4(v4.ip())));
             }
-            address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
+            address.as_sockaddr_in6().map(|v6| (found.interface_name, IpAddr::V6(v6.ip())))
         })
-        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .filter(|(_, address)| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
         .collect();
-    addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
-    addresses.dedup();
+    addresses.sort_by_key(|(_, address)| (address.is_loopback(), address.is_ipv6()));
     addresses
 }
 

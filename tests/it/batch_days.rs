@@ -1,9 +1,11 @@
-//! The same bad days on every system that there is: this machine, and the batch systems whose beds `tests/run` has
-//! started. What is peculiar to one of them is in `slurm_days.rs`, `sge_days.rs`.
+//! The same bad days on every system that there is: this machine, the batch systems whose beds `tests/run` has
+//! started, and stand-ins of those that it cannot. What is peculiar to one of them is in `slurm_days.rs`,
+//! `sge_days.rs`, `pbs_days.rs` and `lsf_days.rs`.
 
 use crate::sge_bed::SGE;
 use crate::site::{SLURM, Site, System, kill, until};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::standin_bed::{LSF, PBS};
+use std::sync::{Mutex, PoisonError};
 
 /// One test for each day on each system.
 macro_rules! table {
@@ -23,7 +25,7 @@ macro_rules! table {
 }
 
 table!(
-    local: super::LOCAL, slurm: super::SLURM, sge: super::SGE;
+    local: super::LOCAL, slurm: super::SLURM, sge: super::SGE, pbs: super::PBS, lsf: super::LSF;
     [a_result_and_an_array, walltime, down_leaves_nothing, a_killed_server_finds_its_jobs, listings_that_fail_and_lie]
 );
 
@@ -34,8 +36,7 @@ static LOCAL: System = System {
     list: "",
     bed: || {
         static ALONE: Mutex<()> = Mutex::new(());
-        let alone: MutexGuard<'static, ()> = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(alone)
+        Some(Box::new(ALONE.lock().unwrap_or_else(PoisonError::into_inner)))
     },
     variables: &[],
     commands: || None,

@@ -443,6 +443,7 @@ const COMMANDS: &[&[&str]] = &[
     &["journal", "repair"],
     &["render"],
     &["simulate"],
+    &["doctor"],
     &["config"],
     &["config", "show"],
     &["worker"],

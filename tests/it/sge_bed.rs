@@ -11,7 +11,7 @@ pub(crate) static SGE: System = System {
     name: "sge",
     submit: "qsub",
     list: "qstat",
-    bed,
+    bed: || Some(Box::new(bed()?)),
     variables: &["SGE_ROOT", "SGE_CELL", "SGE_QMASTER_PORT", "SGE_EXECD_PORT"],
     commands: || Some(commands()),
     user,

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 static BED: Mutex<()> = Mutex::new(());
 
+/// Whoever holds it has a system for one test alone.
+pub(crate) type Guard = Box<dyn std::any::Any>;
+
 /// A batch system, as a user's tests need it.
 pub(crate) struct System {
     /// Our name of it.
@@ -21,7 +24,7 @@ pub(crate) struct System {
     /// Its command that lists.
     pub(crate) list: &'static str,
     /// Takes it for one test alone; `None` where there is none to test on.
-    pub(crate) bed: fn() -> Option<MutexGuard<'static, ()>>,
+    pub(crate) bed: fn() -> Option<Guard>,
     /// Variables that its commands need.
     pub(crate) variables: &'static [&'static str],
     /// Folder of its commands, where that is none of the usual ones.
@@ -38,7 +41,7 @@ pub(crate) static SLURM: System = System {
     name: "slurm",
     submit: "sbatch",
     list: "squeue",
-    bed,
+    bed: || Some(Box::new(bed()?)),
     variables: &["SLURM_CONF"],
     commands: || None,
     user,

@@ -119,11 +119,19 @@ fn refusals() {
     let output = nowhere.env("PATH", site.folder.join("home")).output().unwrap();
     let says = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{says}");
-    assert!(says.contains("no sbatch on the PATH") && says.contains("module load"), "{says}");
+    assert!(says.contains("no sbatch on the PATH") && says.contains("load the module of Slurm"), "{says}");
     assert!(!site.folder.join("home/state/default").exists());
 
+    // What Slurm itself says of its partitions is known before anything is made.
+    for (option, value, says) in [("--queue", "regulr", "did you mean --queue regular?"), ("--cores", "25", "is 24")] {
+        let refused = site.run(&["up", option, value]);
+        assert!(refused.code == 78 && refused.err.contains(says), "{refused:?}");
+        assert!(!site.folder.join("home/state/default").exists() && site.calls("sbatch") == 0);
+    }
+
+    // Own directives are not understood, so nothing is refused beforehand.
     for (option, value, says, fix) in [
-        ("--queue", "nosuch", "nvalid partition name", "sinfo -s"),
+        ("--directive", "--partition=nosuch", "nvalid partition name", "sinfo -s"),
         ("--account", "nosuch", "Invalid account", "sacctmgr show assoc"),
     ] {
         let before = site.calls("sbatch");
@@ -149,7 +157,7 @@ fn refusals() {
     }
 
     // More cores than all nodes have: accepted, and never started.
-    site.ok(&["up", "--cores", "500", "--memory", "200MB"]);
+    site.ok(&["up", "--cores", "500", "--memory", "200MB", "--directive=--comment=mine"]);
     site.submit("true");
     site.job_with("a reason", 60, |job| {
         job["state"] == "pending"

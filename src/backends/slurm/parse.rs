@@ -37,18 +37,20 @@ pub fn expected_start(stderr: &str) -> Option<u64> {
 /// Returns how many elements an array may have by `scontrol show config`: `MaxArraySize` is one more than
 /// the largest index (slurm.conf(5)), and `SchedulerParameters=max_array_tasks=N` may lower it.
 pub fn array_limit(config: &str) -> Option<u32> {
-    let value = |name: &str| {
-        config.lines().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key.trim() == name).then(|| value.trim())
-        })
-    };
-    let size: u32 = value("MaxArraySize")?.parse().ok()?;
-    let tasks = value("SchedulerParameters").and_then(|parameters| {
+    let size: u32 = config_value(config, "MaxArraySize")?.parse().ok()?;
+    let tasks = config_value(config, "SchedulerParameters").and_then(|parameters| {
         let mut each = parameters.split(',');
         each.find_map(|p| p.trim().strip_prefix("max_array_tasks=")?.parse().ok())
     });
     Some(size.min(tasks.unwrap_or(u32::MAX)).max(1))
+}
+
+/// Returns a value of `scontrol show config`.
+pub(super) fn config_value<'a>(config: &'a str, name: &str) -> Option<&'a str> {
+    config.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == name).then(|| value.trim())
+    })
 }
 
 /// Returns what a `squeue` in [`SQUEUE_FORMAT`] says of the jobs of the cluster `id4`.
@@ -183,7 +185,7 @@ fn node_of(node: &str) -> Option<String> {
 }
 
 /// `[days-][[hours:]minutes:]seconds`; `UNLIMITED`, `NOT_SET` and `INVALID` are no number (squeue(1), `%L`).
-fn seconds(text: &str) -> Option<u64> {
+pub(super) fn seconds(text: &str) -> Option<u64> {
     let (days, clock) = text.split_once('-').unwrap_or(("0", text));
     let mut total: u64 = 0;
     for part in clock.split(':') {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::host::Found;
 use crate::config::layers::{Layer, Layers};
 use proptest::prelude::*;
 
@@ -11,7 +12,11 @@ fn settings(pairs: &[(Key, &str)]) -> Settings {
 }
 
 fn facts(slurm: bool) -> Facts {
-    Facts { host_cores: 8, host_memory_bytes: Some(16 << 30), slurm }
+    let (kind, why) = match slurm {
+        true => (BackendKind::Slurm, "sbatch and squeue are on the PATH"),
+        false => (BackendKind::Local, "no batch system's commands are on the PATH"),
+    };
+    Facts { host_cores: 8, host_memory_bytes: Some(16 << 30), found: Found { kind, why: why.to_owned() } }
 }
 
 fn resolved(pairs: &[(Key, &str)], slurm: bool) -> Resolved {
@@ -37,7 +42,7 @@ fn defaults_on_a_laptop() {
 name = default (built-in)
 profile = none (built-in)
 pools = none (built-in)
-backend = local (built-in: sbatch and squeue are not on the PATH)
+backend = local (built-in: no batch system's commands are on the PATH)
 jobs = 1 (built-in)
 cores = 8 (built-in: all cores of this machine)
 memory = all of this machine (16 GiB) (built-in)

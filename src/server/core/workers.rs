@@ -84,6 +84,9 @@ impl Core {
             self.nodes.insert(id, hello.node.clone());
             out.records.push(Record::Joined { worker: id, job, nonce: hello.nonce.clone(), node: hello.node.clone() });
         }
+        if let Some(job) = job.filter(|_| hello.seconds_left.is_some()) {
+            self.ledger.on_limited(job);
+        }
         let ends_at = hello.seconds_left.map(|seconds| ends_at(seconds, now));
         if let Some(old) = self.workers.get(&id).and_then(|worker| worker.connection) {
             self.connections.remove(&old);

@@ -1,0 +1,380 @@
+//! LSF, by its own commands: IBM Spectrum LSF 10.1 by its manual and public outputs, OpenLava 2.2 as measured
+//! (`design/backends/pbs_lsf.md`).
+//!
+//! One `bsub` reads the script from its standard input and submits all jobs of a call, as an array where there are
+//! several; a job is found again by its name, which for an element is the array's name and the element's index.
+//! How `bjobs` can be asked is found out by asking. Exit codes say little and differ by site: texts decide, and no
+//! failed command says that a job has ended.
+
+mod details;
+pub mod errors;
+pub mod parse;
+pub mod reasons;
+pub mod script;
+pub mod site;
+
+use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray, Verb};
+use crate::backends::render::{self, JobHome, RenderInput};
+use crate::backends::{
+    Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
+};
+use crate::config::spec::BackendKind;
+use crate::runtime::ids::{JobName, NativeId};
+use async_trait::async_trait;
+use parse::{Format, Listing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Most elements of an array we ask for, and LSF's own default (MAX_JOB_ARRAY_SIZE).
+const ARRAY_LIMIT: u32 = 1000;
+/// Ids in one command.
+const IDS_LIMIT: usize = 200;
+/// Event files that `bhist` reads, the newest first: a job may have left the memory of mbatchd an hour after its end.
+const EVENT_FILES: &str = "3";
+
+/// The LSF of this host.
+#[derive(Debug)]
+pub struct Lsf {
+    home: JobHome,
+    known: Mutex<Known>,
+}
+
+/// What has been learned of the site.
+#[derive(Debug)]
+struct Known {
+    /// What `lsid` calls it.
+    version: Option<String>,
+    array_limit: Option<u32>,
+    reserve_per_slot: bool,
+    /// How `bjobs` is asked.
+    format: Format,
+    /// Jobs that were sent SIGTERM already.
+    told: BTreeSet<NativeId>,
+}
+
+impl Lsf {
+    /// Returns the backend; talks to nobody yet.
+    pub fn new(home: JobHome) -> Self {
+        let known = Known {
+            version: None,
+            array_limit: None,
+            reserve_per_slot: false,
+            format: Format::Json,
+            told: BTreeSet::new(),
+        };
+        Self { home, known: Mutex::new(known) }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each field is true by itself: a panic elsewhere leaves nothing half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Without LSB_NTRIES a command asks a master that is down for ever (capture mbd_down_bjobs).
+    fn call(&self, program: &'static str) -> Call {
+        Call::new(program).only(inherited).env("LSB_NTRIES", "1")
+    }
+
+    /// Learns what the site is, once.
+    async fn learn(&self) -> Result<(), BackendError> {
+        if self.known().version.is_none() {
+            let answer = run(Verb::List, &self.call("lsid")).await?;
+            let version = site::version(&answer.stdout).or_else(|| site::version(&answer.stderr));
+            self.known().version = Some(version.unwrap_or_else(|| "LSF".to_owned()));
+        }
+        if self.known().array_limit.is_none() {
+            let answer = run(Verb::List, &self.call("bparams").arg("-l")).await?;
+            let mut known = self.known();
+            known.array_limit = Some(site::array_limit(&answer.stdout).unwrap_or(ARRAY_LIMIT));
+            known.reserve_per_slot = site::per_slot(&answer.stdout);
+        }
+        Ok(())
+    }
+
+    /// Whether this is IBM's, as far as we know.
+    fn is_ibm(&self) -> bool {
+        self.known().version.as_deref().is_some_and(|version| !site::is_openlava(version))
+    }
+
+    /// Asks `bjobs` about jobs.
+    async fn bjobs(&self, which: &[&str]) -> Result<Vec<Observation>, BackendError> {
+        let mut format = self.known().format;
+        loop {
+            let call = self.call("bjobs").arg("-a").args(format.options()).args(which);
+            let answer = ask(Verb::List, &call).await?;
+            if errors::unknown_option(&answer)
+                && let Some(simpler) = format.simpler()
+            {
+                self.known().format = simpler;
+                format = simpler;
+                continue;
+            }
+            if errors::nothing_found(&answer) {
+                return Ok(Vec::new());
+            }
+            let listing = parse::listing(&self.home.id4, format, &answer.stdout);
+            let done = answer.exit == Exit::Code(0);
+            let (class, fix) = errors::classify(Verb::List, &answer);
+            match (listing, format.simpler()) {
+                (Listing::Jobs(jobs), _) if done || errors::only_absences(&answer) => return Ok(jobs),
+                // It says nothing that we know, right or wrong: perhaps in other words, such as of a field it lacks.
+                (_, Some(simpler)) if done || fix.is_none() => format = simpler,
+                _ => return Err(call.error(class, &answer.says(), fix)),
+            }
+        }
+    }
+
+    /// Adds what only further commands say where `bjobs` is asked for its table: reasons of waiting, and how jobs
+    /// ended. What they do not say now is asked again with the next listing.
+    async fn complete(&self, jobs: &mut [Observation]) {
+        if self.known().format != Format::Wide {
+            return;
+        }
+        let waits = |job: &Observation| job.state == Observed::Pending;
+        for ids in array_ids(jobs.iter().filter(|job| waits(job)).map(|job| &job.id)).chunks(IDS_LIMIT) {
+            let call = self.call("bjobs").arg("-p").args(ids);
+            if let Ok(answer) = call.run().await {
+                parse::add_reasons(jobs, &parse::pending_reasons(&answer.stdout));
+            }
+        }
+        // `bjobs -l` knows the run limit, `bhist -l` who killed it.
+        for (program, options) in [("bjobs", &["-l"][..]), ("bhist", &["-l"])] {
+            let open = |job: &Observation| matches!(job.state, Observed::Ended { how: EndedHow::Exited, .. });
+            let ids: Vec<String> = jobs.iter().filter(|job| open(job)).map(|job| job.id.0.clone()).collect();
+            for ids in ids.chunks(IDS_LIMIT) {
+                let Ok(answer) = self.call(program).args(options).args(ids).run().await else { continue };
+                let ends = details::ends(&self.home.id4, &answer.stdout);
+                let ends: BTreeMap<_, _> = ends.iter().map(|end| (&end.id, end)).collect();
+                for job in jobs.iter_mut().filter(|job| open(job)) {
+                    if let Some(end) = ends.get(&job.id) {
+                        job.state = end.state.clone();
+                        job.reason = batch::bounded(&end.reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn script(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<String, BackendError> {
+        let input = RenderInput {
+            home,
+            backend: BackendKind::Lsf,
+            first: array.first,
+            count: array.count,
+            explain: false,
+            origins: None,
+        };
+        let mut memory = script::memory_of_this_host();
+        memory.reserve_per_slot |= self.known().reserve_per_slot;
+        let resources = script::resources(&home.pool, memory, avoid);
+        let script = render::render_job_script(&input).and_then(|script| script::with_resources(&script, &resources));
+        script.map_err(|error| BackendError {
+            class: ErrorClass::Permanent,
+            command: "bsub".to_owned(),
+            says: batch::bounded(&error.to_string()),
+            fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
+        })
+    }
+
+    async fn bsub(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<(Call, Answer), BackendError> {
+        let script = self.script(home, array, avoid)?;
+        let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
+        // IBM's: OpenLava reads `-rn` as something else. The mail is IBM's to send even where there is `-o`.
+        let call = self.call("bsub").args(self.is_ibm().then_some("-rn")).env("LSB_JOB_REPORT_MAIL", "N").input(&path);
+        let written = folder::write_script(path, script, 0o600).await;
+        written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
+        let answer = match call.run().await {
+            Ok(answer) if answer.exit == Exit::Code(0) && errors::refused(&answer) => {
+                let (class, fix) = errors::classify(Verb::Submit, &answer);
+                return Err(call.error(class, &answer.says(), fix));
+            }
+            answer => batch::judge(Verb::Submit, &call, answer, errors::classify)?,
+        };
+        Ok((call, answer))
+    }
+
+    async fn bkill(&self, options: &[&str], ids: &[&NativeId]) -> Result<String, BackendError> {
+        let call = self.call("bkill").args(options).args(ids.iter().map(|id| id.0.as_str()));
+        let answer = ask(Verb::Cancel, &call).await?;
+        // Silence is an answer of nobody: each id has its line.
+        let silent = answer.exit != Exit::Code(0) && answer.stderr.trim().is_empty();
+        let waiting = options.contains(&"TERM");
+        match errors::not_killed(&answer.stderr) {
+            Some(_) if waiting => {}
+            Some(says) => return Err(call.error(errors::classify(Verb::Cancel, &answer).0, &says, None)),
+            None if silent => return Err(call.error(ErrorClass::Transient, &answer.says(), None)),
+            None => {}
+        }
+        Ok(answer.stderr)
+    }
+}
+
+#[async_trait]
+impl Backend for Lsf {
+    async fn prepare(&self) -> Result<(), BackendError> {
+        self.learn().await
+    }
+
+    async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
+        // What is not known for sure is left out of the command.
+        let _ = self.learn().await;
+        let (home, array) = (self.home.of(submit), JobArray::of(&submit.jobs));
+        let (call, answer) = match self.bsub(&home, array, &submit.exclude).await {
+            // An LSF that has no `hname` in a selection cannot avoid nodes.
+            Err(error) if !submit.exclude.is_empty() && error.says.contains("resource requirement syntax") => {
+                self.bsub(&home, array, &[]).await?
+            }
+            answer => answer?,
+        };
+        let Some(id) = parse::submitted_id(&answer.stdout) else {
+            let says = format!("no job id in {:?} {:?}", answer.stdout, answer.stderr);
+            return Err(call.error(ErrorClass::Ambiguous, &says, None));
+        };
+        Ok(match array.count {
+            1 => vec![parse::native_id(id, 0)],
+            count => (1..=count).map(|index| parse::native_id(id, index)).collect(),
+        })
+    }
+
+    async fn list(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
+        let ids = array_ids(jobs.iter().filter_map(|job| job.id.as_ref()));
+        let mut seen = Vec::new();
+        if ids.len() > IDS_LIMIT {
+            seen = self.bjobs(&["-J", &self.names()]).await?;
+        } else if !ids.is_empty() {
+            seen = self.bjobs(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        }
+        let mut seen = of(jobs, seen);
+        self.complete(&mut seen).await;
+        Ok(seen)
+    }
+
+    async fn find(&self) -> Result<Vec<Observation>, BackendError> {
+        self.bjobs(&["-J", &self.names()]).await
+    }
+
+    async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
+        let ids = array_ids(jobs.iter().filter_map(|job| job.id.as_ref()));
+        let mut seen = Vec::new();
+        for ids in ids.chunks(IDS_LIMIT) {
+            let call = self.call("bhist").args(["-l", "-n", EVENT_FILES]).args(ids);
+            let answer = match call.run().await {
+                Err(CallError::Missing { .. }) => return Ok(Vec::new()),
+                Ok(answer) if errors::nothing_found(&answer) => continue,
+                Ok(answer) if !answer.stdout.trim().is_empty() && errors::only_absences(&answer) => answer,
+                answer => batch::judge(Verb::Account, &call, answer, errors::classify)?,
+            };
+            seen.extend(details::ends(&self.home.id4, &answer.stdout));
+        }
+        Ok(of(jobs, seen))
+    }
+
+    async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
+        // IBM's kills a parallel job at once (bkill(1), LSB_USE_SEQUENTIAL_SIGNAL): workers are told first.
+        let gentle = self.is_ibm();
+        let (new, told): (Vec<&NativeId>, Vec<&NativeId>) =
+            killable(jobs).into_iter().partition(|id| gentle && !self.known().told.contains(*id));
+        for ids in new.chunks(IDS_LIMIT) {
+            let says = self.bkill(&["-s", "TERM"], ids).await?;
+            self.known().told.extend(ids.iter().map(|id| (*id).clone()));
+            // A job that has not started gets no signal.
+            let waits = |id: &&&NativeId| {
+                says.lines().any(|line| !line.contains("finished") && line.contains(&format!("<{id}>:")))
+            };
+            let waiting: Vec<&NativeId> = ids.iter().filter(waits).copied().collect();
+            if !waiting.is_empty() {
+                self.bkill(&[], &waiting).await?;
+            }
+        }
+        for ids in told.chunks(IDS_LIMIT) {
+            self.bkill(&[], ids).await?;
+        }
+        Ok(())
+    }
+
+    async fn site(&self) -> Result<Site, BackendError> {
+        self.learn().await?;
+        let bparams = run(Verb::List, &self.call("bparams").arg("-l")).await?.stdout;
+        let bqueues = run(Verb::List, &self.call("bqueues").arg("-l")).await?.stdout;
+        let bhosts = run(Verb::List, &self.call("bhosts").arg("-w")).await?.stdout;
+        // Where it does not answer, only the queues' own limits are known.
+        let lshosts =
+            run(Verb::List, &self.call("lshosts").arg("-w")).await.map(|answer| answer.stdout).unwrap_or_default();
+        let (slots, memory) = (site::host_slots(&bhosts), site::host_memory(&lshosts));
+        let mut queues = site::queues(&bqueues, site::default_queue(&bparams));
+        for queue in &mut queues {
+            queue.max_cores = [queue.max_cores, slots].into_iter().flatten().min();
+            queue.max_memory_bytes = [queue.max_memory_bytes, memory].into_iter().flatten().min();
+        }
+        let version = self.known().version.clone().unwrap_or_default();
+        Ok(Site { version, queues, accounting: Some(true) })
+    }
+
+    fn jobs_per_submit(&self) -> u32 {
+        self.known().array_limit.unwrap_or(ARRAY_LIMIT).min(ARRAY_LIMIT)
+    }
+}
+
+impl Lsf {
+    /// All names of the cluster, as a pattern of `-J` (measured by OpenLava's `matchName`: `*` at the end).
+    fn names(&self) -> String {
+        format!("dc{}-*", self.home.id4)
+    }
+}
+
+/// Variables that the commands inherit, and with them the job: LSF copies the whole environment of `bsub` into its
+/// files and into the job (capture bsub_env_leak). What a shell or a job of LSF has set beside these would change
+/// what we ask for (`LSB_SUB_…`, `BSUB_QUIET`, `LSB_BJOBS_FORMAT`) or is nobody's business.
+fn inherited(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "HOME",
+        "KRB5CCNAME",
+        "LD_LIBRARY_PATH",
+        "LOGNAME",
+        "LSB_DEFAULTPROJECT",
+        "LSB_DEFAULTQUEUE",
+        "PATH",
+        "SHELL",
+        "TZ",
+        "USER",
+    ];
+    NAMES.contains(&name) || ["LSF_", "XLSF_", "EGO_"].iter().any(|begin| name.starts_with(begin))
+}
+
+/// Ids of the jobs and arrays: `71` for `71[3]`. An array stands for its elements.
+fn array_ids<'a>(ids: impl Iterator<Item = &'a NativeId>) -> Vec<String> {
+    let jobs = ids.filter_map(|id| id.0.split('[').next()).filter(|id| parse::is_id(id));
+    jobs.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Ids for `bkill`, which takes 0 for all jobs of the user.
+fn killable(jobs: &[JobRef]) -> Vec<&NativeId> {
+    let is_job = |id: &&NativeId| parse::is_id(id.0.split('[').next().unwrap_or_default());
+    jobs.iter().filter_map(|job| job.id.as_ref()).filter(is_job).collect()
+}
+
+/// Those observations that are of these jobs: ids may be used again by LSF (MAX_JOBID), names are not.
+fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
+    let wanted: BTreeMap<&JobName, &Option<NativeId>> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
+    let ours = |seen: &Observation| match wanted.get(&seen.name) {
+        Some(Some(id)) => *id == seen.id,
+        Some(None) => true,
+        None => false,
+    };
+    observations.into_iter().filter(ours).collect()
+}
+
+/// Runs a command for what it says, whatever its exit code.
+async fn ask(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
+    match call.run().await {
+        Ok(answer) => Ok(answer),
+        nothing => batch::judge(verb, call, nothing, errors::classify),
+    }
+}
+
+async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
+    batch::run(verb, call, errors::classify).await
+}
+
+#[cfg(test)]
+mod tests;

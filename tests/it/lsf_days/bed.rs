@@ -1,0 +1,185 @@
+//! A user of an LSF that the stand-in plays (`tests/standins`): a bed of its own, with LSF's commands on the PATH.
+
+use crate::harness::{Bed, processes_with, until};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// LSF's commands, and the stand-in's own.
+const COMMANDS: &[&str] =
+    &["bsub", "bjobs", "bkill", "bhist", "bqueues", "bhosts", "bparams", "bresume", "lsid", "lshosts", "standin"];
+
+/// Which LSF it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Face {
+    OpenLava,
+    Ibm,
+}
+
+/// The bed is dropped first: its cluster goes down while the stand-in is there.
+pub(crate) struct Lsf {
+    pub(crate) bed: Bed,
+    standin: Standin,
+}
+
+impl Lsf {
+    pub(crate) fn new(face: Face) -> Self {
+        Self::with(face, &[])
+    }
+
+    /// One with settings that differ from the stand-in's own (`DEFAULTS` in `core.py` and `lsf.py`).
+    pub(crate) fn with(face: Face, settings: &[(&str, &str)]) -> Self {
+        let standin = Standin::new();
+        let flavour = if face == Face::Ibm { "\"ibm\"" } else { "\"openlava\"" };
+        for (name, value) in [("system", "\"lsf\""), ("flavour", flavour)].iter().chain(settings) {
+            standin.ok(&["set", name, value]);
+        }
+        standin.ok(&["start"]);
+        let mut bed = Bed::new();
+        bed.set("DCLUSTER_BACKEND", "lsf");
+        bed.set("DCLUSTER_CORES", "1");
+        bed.set("DCLUSTER_ADDRESS", "127.0.0.1");
+        bed.set("PATH", &format!("{}:/usr/local/bin:/usr/bin:/bin", standin.bin().display()));
+        Self { bed, standin }
+    }
+
+    /// A command of the stand-in itself.
+    pub(crate) fn standin(&self, words: &[&str]) -> String {
+        self.standin.ok(words)
+    }
+
+    /// A command of LSF, as the user types it.
+    pub(crate) fn lsf(&self, words: &[&str]) -> String {
+        let output = self.bed.program(words[0]).args(&words[1..]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// How often a command was called, with arguments that contain this.
+    pub(crate) fn calls(&self, command: &str) -> usize {
+        let calls = std::fs::read_to_string(self.standin.folder.path().join("s/calls")).unwrap_or_default();
+        calls.lines().filter(|line| line.starts_with(command)).count()
+    }
+
+    /// Processes of a command that have not ended.
+    pub(crate) fn running(&self, command: &str) -> Vec<i32> {
+        processes_with(&self.standin.folder.path().join("real").join(command))
+    }
+
+    /// How many processes of the user have this command line.
+    pub(crate) fn running_of_user(&self, line: &str) -> usize {
+        let pids = processes_with(self.bed.root());
+        let is = |pid: &i32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ") == line
+        };
+        pids.iter().filter(|pid| is(pid)).count()
+    }
+
+    /// LSF's records of jobs.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        serde_json::from_str(&self.standin(&["jobs"])).unwrap()
+    }
+
+    /// Jobs that LSF has not ended.
+    pub(crate) fn queued(&self) -> usize {
+        self.records().iter().filter(|job| job["state"] != "done").count()
+    }
+
+    /// Whether LSF has sent mail.
+    pub(crate) fn mailed(&self) -> bool {
+        self.standin.folder.path().join("s/mail").exists()
+    }
+
+    pub(crate) fn up(&self, options: &[&str]) {
+        self.bed.run(&[&["up"][..], options].concat()).expect(0);
+    }
+
+    /// Submits a script of bash and returns the task's id.
+    pub(crate) fn submit(&self, script: &str) -> String {
+        self.bed.ok(&["submit", "--", "bash", "-c", script])
+    }
+
+    pub(crate) fn task(&self, id: &str) -> Value {
+        serde_json::from_str(&self.bed.ok(&["tasks", "--json", id])).unwrap()
+    }
+
+    /// Waits until a task is in this state.
+    #[track_caller]
+    pub(crate) fn task_in(&self, id: &str, state: &str) -> Value {
+        until(&format!("task {id} is {state}"), || Some(self.task(id)).filter(|task| task["state"] == state))
+    }
+
+    /// Waits for the last job of which this is true.
+    #[track_caller]
+    pub(crate) fn job_with(&self, what: &str, pick: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until(what, || {
+                last = self.bed.status();
+                last["jobs"].as_array().unwrap().iter().rfind(|job| pick(job)).cloned()
+            })
+        }));
+        found.unwrap_or_else(|_| panic!("never: {what}\n{last:#}\n{}", self.bed.ok(&["events"])))
+    }
+
+    #[track_caller]
+    pub(crate) fn job_in(&self, state: &str) -> Value {
+        self.job_with(state, |job| job["state"] == state)
+    }
+
+    /// Takes the cluster down; LSF has nothing of it then.
+    #[track_caller]
+    pub(crate) fn down(&self) {
+        self.bed.run(&["down"]).expect(0);
+        assert_eq!(self.queued(), 0, "{:#?}", self.records());
+        self.bed.nothing_left();
+    }
+}
+
+/// The stand-in's folder and what is linked to it.
+struct Standin {
+    folder: TempDir,
+}
+
+impl Standin {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("lsf-").tempdir().unwrap();
+        let standin = Self { folder };
+        // The backend's commands have a clean environment: the stand-in is told here where it is. Written by a process
+        // of its own: what this one has open for writing another thread's child may hold a moment longer, and
+        // then it cannot be run.
+        let script = r#"
+            cd "$1" && mkdir real bin s && shift && program=$1 && shift && umask 022 && for command; do
+                ln -s "$program" "real/$command"
+                printf '#!/bin/sh\nDCLUSTER_STANDIN="%s" exec "%s" "$@"\n' "$PWD/s" "$PWD/real/$command" > "bin/$command"
+                chmod 755 "bin/$command"
+            done"#;
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standins/batch");
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", script, "sh"]).arg(standin.folder.path()).arg(program).args(COMMANDS);
+        assert!(shell.status().unwrap().success());
+        standin
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.folder.path().join("bin")
+    }
+
+    fn ok(&self, words: &[&str]) -> String {
+        let mut command = Command::new(self.bin().join("standin"));
+        let path = std::env::var_os("PATH").unwrap();
+        let output = command.args(words).env_clear().env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "standin {words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Standin {
+    fn drop(&mut self) {
+        // A test may have stopped it already.
+        for words in ["sweep", "kill"] {
+            let _ = Command::new(self.bin().join("standin")).arg(words).output();
+        }
+    }
+}

@@ -1,0 +1,594 @@
+"""LSF's face of the stand-in: OpenLava 2.2 as captured (no -o, no -json), and IBM LSF 10.1 by its manual and published
+outputs (`flavour`). Formats: lsf_text.py.
+
+`lie` of a fault: "empty" (bjobs answers 0 and nothing), "forget" (it does not know the ids it is asked for).
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+
+import core as batch
+import lsf_text as text
+
+DEFAULTS = {
+    "system": "lsf",
+    # "openlava", "ibm".
+    "flavour": "openlava",
+    # IBM's 9.1 has -o and no -json.
+    "json": True,
+    "host": "vm",
+    "first_number": 101,
+    # Each: runlimit (minutes) proclimit memlimit (KB) denied (not for you) status started (false: jobs wait).
+    "queues": {
+        "short": {"runlimit": 5, "proclimit": 4, "memlimit": 500000},
+        "normal": {},
+        "nobody": {"denied": True},
+        "night": {"started": False, "status": "Open:Inact_Win"},
+    },
+    "default_queue": "normal",
+    "max_array_size": 1000,
+    # Seconds after which bjobs forgets an ended job; bhist does not.
+    "clean_period": 3600,
+    # LSF_UNIT_FOR_LIMITS, and whether reservations are for each slot.
+    "unit": None,
+    "per_task": False,
+    # What the site's esub prints and does: out err refuse.
+    "esub": {},
+    # Nodes of which nothing is heard: jobs there are UNKWN.
+    "silent": [],
+    # Seconds from the run limit's USR2 to the ladder (10 minutes in the real one).
+    "runlimit_grace": 1.0,
+    # "No unfinished job found" and the like fail with this instead of 254 and 255.
+    "none_code": None,
+}
+SPARE_LEADER = False
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+# Options of bsub with an argument, and without, as OpenLava's own parser takes them: an argument may be attached.
+WITH = "E T a w f k R m J L u is i o e n q b t sp s c v p W F D S C M O P X".split()
+BARE = "Ip Is I r H x N B h V K Zs".split()
+IBM_WITH = ["cwd", "oo", "eo", "gpu", "env", "app", "sla", "G", "g", "rnc", *WITH]
+IBM_BARE = ["Ne", "Ns", "rn", *BARE]
+
+
+class Refused(Exception):
+    def __init__(self, words, out=""):
+        super().__init__(words)
+        self.words, self.out = words, out
+
+
+def ibm(core):
+    return core.config["flavour"] == "ibm"
+
+
+def down(request):
+    """No mbatchd. LIM still answers."""
+    command, tries = request["command"], request["env"].get("LSB_NTRIES")
+    if command == "lsid":
+        return [0, lsid_text(settings(request)), ""]
+    n = 0
+    while tries is None or n + 1 < int(tries):
+        print("batch system daemon not responding ... still trying", file=sys.stderr, flush=True)
+        time.sleep(10)
+        n += 1
+    words = "Connection refused by server"
+    return [255, "", f"{words}. Job not submitted.\n"] if command == "bsub" else [254, "", f"{words}\n"]
+
+
+def settings(request):
+    import json
+
+    try:
+        with open(os.path.join(request["env"]["DCLUSTER_STANDIN"], "settings.json"), encoding="utf-8") as file:
+            return {**DEFAULTS, **json.load(file)}
+    except FileNotFoundError:
+        return DEFAULTS
+
+
+def command(core, request):
+    do = {
+        "bsub": bsub, "bjobs": bjobs, "bkill": bkill, "bhist": bhist, "bqueues": bqueues, "bhosts": bhosts,
+        "bparams": bparams, "lsid": lsid, "lshosts": lshosts, "bresume": bresume, "bstop": bstop,
+    }  # fmt: skip
+    try:
+        return do[request["command"]](core, request)
+    except Refused as refused:
+        return [255, refused.out, refused.words]
+
+
+# bsub
+
+
+def options(words, with_argument, bare):
+    """Options and what follows them."""
+    found, words = {}, list(words)
+    while words and words[0].startswith("-"):
+        word = words.pop(0)[1:]
+        name = next((n for n in sorted(with_argument + bare, key=len, reverse=True) if word.startswith(n)), None)
+        if name is None:
+            raise Refused(f"bsub: illegal option -- {word}\n{text.BSUB_USAGE}")
+        rest = word[len(name) :]
+        if name in bare:
+            if rest:
+                raise Refused(f"bsub: option cannot have an argument -- {name}\n{text.BSUB_USAGE}")
+            found[name] = True
+            continue
+        if not rest and not words:
+            raise Refused(f"bsub: option requires an argument -- {name}\n{text.BSUB_USAGE}")
+        value = rest or words.pop(0)
+        found[name] = f"{found[name]} {value}" if name == "R" and name in found and "cwd" in with_argument else value
+    return found, words
+
+
+def embedded(script):
+    """Words of the #BSUB lines, wherever they stand."""
+    words = []
+    for line in script.splitlines():
+        match = re.match(r"\s*#\s*BSUB\s*(-.*)", line)
+        rest = match.group(1) if match else ""
+        while rest := rest.lstrip():
+            if rest.startswith("#"):
+                break
+            single, double = rest.find("'"), rest.find('"')
+            mark = "'" if single >= 0 and (double < 0 or single < double) else '"'
+            if rest.startswith(mark):
+                value, _, rest = rest[1:].partition(mark)
+            else:
+                value, _, rest = rest.partition(" ")
+            words.append(value)
+    return words
+
+
+def bsub(core, request):
+    config, env = core.config, request["env"]
+    known = (IBM_WITH, IBM_BARE) if ibm(core) else (WITH, BARE)
+    given, rest = options(request["args"], *known)
+    script = " ".join(rest)
+    if not rest:
+        script = request["stdin"]
+        given = {**options(embedded(script), *known)[0], **given}
+        if not any(line.strip() and not line.lstrip().startswith("#") for line in script.splitlines()):
+            raise Refused("No command is specified. Job not submitted.\n")
+    esub = config["esub"]
+    chatter = esub.get("err", "")
+    if esub.get("refuse"):
+        raise Refused(f"{esub['refuse']}\nRequest aborted by esub. Job not submitted.\n", esub.get("out", ""))
+    names = given.get("q", env.get("LSB_DEFAULTQUEUE", "")).split() or [config["default_queue"]]
+    if names[0] not in config["queues"]:
+        raise Refused(f"{names[0]}: No such queue. Job not submitted.\n")
+    queue = config["queues"][names[0]]
+    if queue.get("denied"):
+        raise Refused(f"{names[0]}: User cannot use the queue. Job not submitted.\n")
+    if queue.get("status", "").startswith("Closed"):
+        raise Refused(f"{names[0]}: Queue has been closed. Job not submitted.\n")
+    slots = slots_of(core, given.get("n", "1"), queue)
+    minutes = minutes_of(given.get("W"), queue)
+    limit_of(core, given.get("M"), queue)
+    memory = resources(core, given.get("R", ""), slots)
+    name, spec, indexes = array(core, given.get("J") or script.split("\n")[0][:60])
+    number = core.submit(
+        {
+            "name": name,
+            "owner": batch.user_name(request["uid"]),
+            "uid": request["uid"],
+            "queue": names[0],
+            "cpus": slots,
+            "memory": memory,
+            "walltime": minutes * 60 if minutes else None,
+            "script": script,
+            "cwd": request["cwd"],
+            "env": {name: value for name, value in env.items() if not name.startswith("DCLUSTER_STANDIN")},
+            "held": "H" in given,
+            "attrs": {
+                "spec": spec,
+                "from": config["host"],
+                "project": given.get("P", "default"),
+                "output": given.get("oo", given.get("o")),
+                "mail": not (ibm(core) and env.get("LSB_JOB_REPORT_MAIL") == "N"),
+                "stdin": not rest,
+            },
+        },
+        indexes,
+    )
+    where = "queue" if "q" in given else "default queue"
+    words = "" if "BSUB_QUIET" in env else f"Job <{number}> is submitted to {where} <{names[0]}>.\n"
+    return [0, esub.get("out", "") + words + esub.get("after", ""), chatter]
+
+
+def slots_of(core, words, queue):
+    slots = int(words.split(",")[0])
+    total = sum(node["cpus"] for node in core.config["nodes"])
+    if slots > queue.get("proclimit", slots) or not ibm(core) and slots > total:
+        raise Refused("Too many processors requested. Job not submitted.\n")
+    return slots
+
+
+def minutes_of(words, queue):
+    if words is None:
+        return queue.get("runlimit")
+    parts = words.split("/")[0].split(":")
+    if not 1 <= len(parts) <= 2 or not all(part.isdigit() for part in parts):
+        raise Refused(f"{words}: Bad RUNLIMIT specification. Job not submitted.\n")
+    minutes = int(parts[-1]) + 60 * int(parts[0]) * (len(parts) - 1)
+    if minutes > queue.get("runlimit", minutes):
+        raise Refused("RUNLIMIT: Cannot exceed queue's hard limit(s). Job not submitted.\n")
+    return minutes
+
+
+def limit_of(core, words, queue):
+    if words is None:
+        return
+    match = re.fullmatch(r"(\d+)([KMGT]?)B?" if ibm(core) else r"(\d+)()", words)
+    if not match:
+        raise Refused(f"{words}: MEMLIMT value should be a positive integer. Job not submitted.\n")
+    size = int(match.group(1)) * UNITS[match.group(2) or (core.config["unit"] or "K")[0]]
+    if size > queue.get("memlimit", size) * 1024 if "memlimit" in queue else False:
+        raise Refused("MEMLIMIT: Cannot exceed queue's hard limit(s). Job not submitted.\n")
+
+
+def resources(core, requirement, slots):
+    """Bytes that a job reserves."""
+    bad = Refused("Bad resource requirement syntax. Job not submitted.\n")
+    left = re.sub(r"\b(select|order|rusage|span|same|cu|affinity)\[[^\[\]]*\]", " ", requirement)
+    if re.search(r"[\[\]]", left) or ("affinity[" in requirement and not ibm(core)):
+        raise bad
+    memory = 0
+    for section in re.findall(r"rusage\[([^\]]*)\]", requirement):
+        for part in re.split("[:,]", section):
+            match = re.fullmatch(r"\s*(mem|swp|tmp)\s*=\s*(\d+)([KMGT]?)B?(/\w+)?\s*", part)
+            if not match or (match.group(3) or match.group(4)) and not ibm(core):
+                raise bad
+            if match.group(1) == "mem":
+                memory = int(match.group(2)) * UNITS[match.group(3) or (core.config["unit"] or "M")[0]]
+    return memory * (slots if core.config["per_task"] else 1)
+
+
+def array(core, words):
+    match = re.fullmatch(r"(.*?)\[([^\]]*)\](?:%\d+)?", words)
+    if not match:
+        return words, words, None
+    indexes = []
+    for part in match.group(2).split(","):
+        bounds = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if not bounds or int(bounds.group(1)) == 0:
+            raise Refused("Bad job name. Job not submitted.\n")
+        last = int(bounds.group(2) or bounds.group(1))
+        if last > core.config["max_array_size"]:
+            raise Refused("Job array index too large. Job not submitted.\n")
+        indexes += range(int(bounds.group(1)), last + 1, int(bounds.group(3) or 1))
+    return match.group(1), words, indexes
+
+
+# How a job runs.
+
+
+def paths(job):
+    folder = os.path.join(job["env"].get("HOME", "/tmp"), ".lsbatch")
+    name = f"{int(job['submitted'])}.{job['number']}" + (f".{job['index']}" if job["index"] is not None else "")
+    return folder, os.path.join(folder, name)
+
+
+def launch(core, job):
+    folder, file = paths(job)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    lines = ["#! /bin/sh", "$LSB_TRAPSIGS", "# LSBATCH: User input"]
+    if job["attrs"]["stdin"]:
+        first, _, rest = job["script"].partition("\n")
+        lines += ["( cat <<_USER_\\SCRIPT_", first, rest, "_USER_SCRIPT_", ") > $LSB_CHKFILENAME.shell"]
+        lines += ["chmod u+x $LSB_CHKFILENAME.shell", "$LSB_JOBFILENAME.shell", "saveExit=$?"]
+        lines += ["/bin/rm -f $LSB_JOBFILENAME.shell", "(exit $saveExit)"]
+    else:
+        lines.append(job["script"])
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700), "w", encoding="utf-8") as wrapper:
+        wrapper.write("\n".join(lines) + "\n")
+    env = {
+        **job["env"],
+        "LSB_JOBID": str(job["number"]),
+        "LSB_JOBINDEX": str(job["index"] or 0),
+        "LSB_JOBNAME": job["attrs"]["spec"],
+        "LSB_QUEUE": job["queue"],
+        "LSB_HOSTS": " ".join([job["node"]] * job["cpus"]),
+        "LSB_MCPU_HOSTS": f"{job['node']} {job['cpus']} ",
+        "LSB_SUB_HOST": job["attrs"]["from"],
+        "LS_SUBCWD": job["cwd"],
+        "LSB_JOBFILENAME": file,
+        "LSB_CHKFILENAME": file,
+        "LSB_TRAPSIGS": "trap # 15 10 12 2 1",
+    }
+    return {"argv": ["/bin/sh", file], "env": env, "cwd": job["cwd"], "stdout": file + ".out"}
+
+
+def ladder(core, job, why):
+    grace = core.config["grace"]
+    if ibm(core) and job["cpus"] > 1 and why != "walltime":
+        return [[0, signal.SIGKILL]]
+    start = core.config["runlimit_grace"] if why == "walltime" else 0
+    steps = [[start, signal.SIGCONT], [start, signal.SIGINT], [start + grace, signal.SIGTERM], [start + 2 * grace, signal.SIGKILL]]
+    return [[0, signal.SIGUSR2], *steps] if why == "walltime" else steps
+
+
+def ended(core, job):
+    """The report goes to -o, or by mail."""
+    _, file = paths(job)
+    try:
+        with open(file + ".out", encoding="utf-8", errors="replace") as out:
+            output = out.read()
+    except FileNotFoundError:
+        output = ""
+    words = "Successfully completed" if job["code"] == 0 else f"Exited with exit code {job['code']}"
+    whole = text.report(job, words, output)
+    path = (job["attrs"]["output"] or "").replace("%J", str(job["number"])).replace("%I", str(job["index"] or 0))
+    try:
+        if not path:
+            raise FileNotFoundError
+        with open(os.path.join(job["cwd"], path), "a", encoding="utf-8") as out:
+            out.write(whole)
+    except OSError:
+        if job["attrs"]["mail"]:
+            os.makedirs(os.path.join(core.folder, "mail"), exist_ok=True)
+            with open(os.path.join(core.folder, "mail", job["key"]), "w", encoding="utf-8") as mail:
+                mail.write(whole)
+    for name in (file, file + ".out", file + ".shell"):
+        if os.path.exists(name):
+            os.unlink(name)
+    return 0
+
+
+# What is known of jobs.
+
+
+def stat(core, job):
+    if job["state"] in ("running", "ending") and job["node"] in core.config["silent"] and ibm(core):
+        return "ZOMBI" if job["why"] else "UNKWN"
+    if job["state"] == "running":
+        return "USUSP" if job["attrs"].get("stopped") else "RUN"
+    states = {"pending": "PEND", "held": "PSUSP", "ending": "RUN"}
+    return states.get(job["state"]) or ("DONE" if done(core, job) else "EXIT")
+
+
+def done(core, job):
+    """OpenLava also calls it done when the job's own shell was killed."""
+    by_itself = job["signal"] and not job["why"] and not ibm(core)
+    return bool(job["code"] == 0 or by_itself) and not (job["why"] and ibm(core))
+
+
+def exit_reason(core, job):
+    if not ibm(core) or job["state"] != "done":
+        return ""
+    words = {
+        "walltime": "TERM_RUNLIMIT: job killed after reaching LSF run time limit",
+        "bkill": "TERM_OWNER: job killed by owner",
+    }
+    return words.get(job["why"], "")
+
+
+def reasons(core, job):
+    if job["state"] == "held":
+        return ["The job was suspended by the user while pending: 1 host"]
+    match job["wait"]:
+        case ["queue", *_]:
+            return ["The queue is inactivated by its time windows: 1 host"]
+        case [_, "memory", *_]:
+            return ["Job requirements for reserving resource (mem) not satisfied: 1 host"]
+        case [_, "cpus", *_]:
+            return ["Job slot limit reached: 1 host"]
+    return ["New job is waiting for scheduling: 1 host"]
+
+
+def remembered(core):
+    oldest = core.now() - core.config["clean_period"]
+    return [job for job in core.jobs.values() if job["state"] != "done" or job["ended"] > oldest]
+
+
+def picked(core, words):
+    """Jobs by ids, and words about those that are not there."""
+    jobs, errors = [], ""
+    for word in words:
+        match = re.fullmatch(r"(\d+)(?:\[([\d,-]+)\])?", word)
+        if not match:
+            errors += f"{word}: Illegal job ID.\n"
+            continue
+        number, wanted = int(match.group(1)), None
+        if match.group(2):
+            wanted = set()
+            for part in match.group(2).split(","):
+                first, _, last = part.partition("-")
+                wanted |= set(range(int(first), int(last or first) + 1))
+        known = {job["key"] for job in remembered(core)}
+        found = [j for j in core.of(number) if j["key"] in known and (wanted is None or j["index"] in wanted)]
+        jobs += found
+        errors += "" if found else f"Job <{word}> is not found\n"
+    return jobs, errors
+
+
+def matches(pattern, job):
+    name = job["name"]
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern.split("[")[0]
+
+
+def bjobs(core, request):
+    opts, given, words = "wladpsrAh", {}, list(request["args"])
+    while words and words[0].startswith("-"):
+        word = words.pop(0)
+        if word in ("-json", "-noheader", "-UF") and ibm(core) and (word != "-json" or core.config["json"]):
+            given[word] = True
+        elif word[1] in "JumqPNo" and (word[1] != "o" or ibm(core)):
+            given[word[:2]] = word[2:] or words.pop(0)
+        elif word[1] in opts:
+            given |= {f"-{letter}": True for letter in word[1:]}
+        else:
+            raise Refused(f"bjobs: invalid option -- '{word[1]}'\n{text.BJOBS_USAGE}")
+    lie = request.get("lie")
+    if lie == "empty":
+        return [0, "", ""]
+    none = core.config["none_code"]
+    if words:
+        jobs, errors = picked(core, words)
+        if lie == "forget":
+            jobs, errors = [], "".join(f"Job <{word}> is not found\n" for word in words)
+        code = 255 if errors else 0
+    else:
+        me = request["uid"]
+        jobs = [job for job in remembered(core) if given.get("-u") == "all" or job["uid"] == me]
+        if "-J" in given:
+            jobs = [job for job in jobs if matches(given["-J"], job)]
+        if "-p" in given:
+            jobs = [job for job in jobs if job["state"] in ("pending", "held")]
+        elif "-a" not in given:
+            jobs = [job for job in jobs if job["state"] != "done"]
+        words = f"Job <{given['-J']}> is not found" if "-J" in given else "No job found" if "-a" in given else "No unfinished job found"
+        errors, code = ("", 0) if jobs else (words + "\n", 254)
+    if code and none is not None:
+        code = none
+    state = lambda job: stat(core, job)
+    for job in jobs:
+        job["shown"] = state(job)
+    if "-o" in given:
+        return [code, columns(core, given, jobs, errors), "" if "-json" in given else errors]
+    if not jobs:
+        return [code, "", errors]
+    if "-l" in given:
+        out = "".join(text.long_list(job, state(job), ibm(core), exit_reason(core, job)) for job in jobs)
+    elif "-p" in given:
+        jobs = [job for job in jobs if job["state"] in ("pending", "held")]
+        out = text.waiting(jobs, state, lambda job: reasons(core, job))
+    else:
+        out = text.table(jobs, state, "-w" in given)
+    return [code, out, errors]
+
+
+def columns(core, given, jobs, errors):
+    delimiter = re.search(r"delimiter='(.)'", given["-o"])
+    names = re.sub(r"delimiter='.'", "", given["-o"]).split()
+    records = []
+    for job in jobs:
+        limit = f"{job['walltime'] / 60:.1f}" if job["walltime"] else ""
+        run = f"{int((job['ended'] or core.now()) - job['started'])} second(s)" if job["started"] else ""
+        waits = reasons(core, job) if job["state"] in ("pending", "held") else []
+        records.append(text.fields(names, job, stat(core, job), exit_reason(core, job), waits, limit, run))
+    if "-json" in given:
+        unknown = [{"jobid": re.sub(r"\D", "", line), "error": line} for line in errors.splitlines() if "Job <" in line]
+        return text.document(records + unknown)
+    mark = delimiter.group(1) if delimiter else " "
+    return "".join(mark.join(value or "-" for value in record.values()) + "\n" for record in records)
+
+
+def bkill(core, request):
+    words, number = list(request["args"]), None
+    if words and words[0] == "-s":
+        number, words = getattr(signal, "SIG" + words[1].removeprefix("SIG")), words[2:]
+    elif words and words[0] == "-r":
+        words = words[1:]
+    if not words:
+        raise Refused(text.BKILL_USAGE)
+    out, err = "", ""
+    if words == ["0"]:
+        words = [job["key"] for job in core.jobs.values() if job["state"] != "done" and job["uid"] == request["uid"]]
+    for word in words:
+        jobs, errors = picked(core, [word])
+        if errors:
+            err += errors.replace("> is not found", ">: No matching job found")
+        for job in jobs:
+            if job["state"] in ("done", "ending"):
+                err += f"Job <{job['key']}>: Job has already finished\n"
+            elif job["uid"] != request["uid"]:
+                err += f"Job <{job['key']}>: User permission denied\n"
+            elif number in (None, signal.SIGKILL):
+                core.end(job, "bkill")
+                out += f"Job <{job['key']}> is being terminated\n"
+            elif job["state"] != "running":
+                err += f"Job <{job['key']}>: Job has not started yet\n"
+            else:
+                core.signal(job, number)
+                out += f"Job <{job['key']}> is being signaled\n"
+    return [255 if err else 0, out, err]
+
+
+def bstop(core, request):
+    return hold(core, request, True)
+
+
+def bresume(core, request):
+    return hold(core, request, False)
+
+
+def hold(core, request, stop):
+    out = ""
+    for job in picked(core, request["args"])[0]:
+        if job["state"] in ("pending", "held"):
+            job["state"] = "held" if stop else "pending"
+        elif job["state"] == "running":
+            job["attrs"]["stopped"] = stop
+            batch.signal_session(job["session"], signal.SIGSTOP if stop else signal.SIGCONT)
+        core.changed = True
+        out += f"Job <{job['key']}> is being {'stopped' if stop else 'resumed'}\n"
+    return [0, out, ""]
+
+
+def bhist(core, request):
+    words = [word for word in request["args"] if re.match(r"\d+(\[|$)", word)]
+    if "-n" in request["args"]:
+        words.remove(request["args"][request["args"].index("-n") + 1])
+    out = err = ""
+    for word in words:
+        jobs = [job for job in core.jobs.values() if word in (job["key"], str(job["number"]))]
+        for job in jobs:
+            job["shown"] = stat(core, job)
+            out += text.history(job, stat(core, job), ibm(core), exit_reason(core, job))
+        err += "" if jobs else "No matching job found\n"
+    return [255 if err and not out else 0, out, err]
+
+
+# The site.
+
+
+def lsid(core, request):
+    return [0, lsid_text(core.config), ""]
+
+
+def lsid_text(config):
+    name = "IBM Spectrum LSF Standard 10.1.0.12, Jun 10 2021\nCopyright International Business Machines Corp. 1992, 2016."
+    if config["flavour"] != "ibm":
+        name = "openlava project 2.2, Nov 23 2026"
+    return f"{name}\n\nMy cluster name is {config['flavour']}\nMy master name is {config['host']}\n"
+
+
+def bqueues(core, request):
+    words = [word for word in request["args"] if not word.startswith("-")]
+    unknown = [word for word in words if word not in core.config["queues"]]
+    if unknown:
+        raise Refused("".join(f"{word}: No such queue\n" for word in unknown))
+    queues = {name: queue for name, queue in core.config["queues"].items() if not words or name in words}
+    if "-l" in request["args"]:
+        return [0, text.queues_long(queues, core.config["default_queue"], core.jobs), ""]
+    return [0, text.queues_short(queues), ""]
+
+
+def bhosts(core, request):
+    out = "HOST_NAME          STATUS          JL/U    MAX  NJOBS    RUN  SSUSP  USUSP    RSV \n"
+    for node in core.config["nodes"]:
+        here = [job for job in core.jobs.values() if job["node"] == node["name"] and job["state"] == "running"]
+        used = sum(job["cpus"] for job in here)
+        state = "unavail" if node["name"] in core.config["silent"] else "ok"
+        out += f"{node['name']:<18} {state:<15}    - {node['cpus']:>6} {used:>6} {used:>6}      0      0      0\n"
+    return [0, out, ""]
+
+
+def lshosts(core, request):
+    out = "HOST_NAME      type    model  cpuf ncpus maxmem maxswp server RESOURCES\n"
+    for node in core.config["nodes"]:
+        out += f"{node['name']:<13} linux  IntelI5 100.0 {node['cpus']:>5} {node['memory'] >> 20}M      -    Yes (cs)\n"
+    return [0, out, ""]
+
+
+def bparams(core, request):
+    config = core.config
+    out = f"\nSystem default queues for automatic queue selection:\n    DEFAULT_QUEUE = {config['default_queue']}\n\n"
+    out += f"The amount of time during which finished jobs are kept in core:\n    CLEAN_PERIOD = {config['clean_period']} (seconds)\n\n"
+    out += f"The maximum number of jobs in a job array.\n    MAX_JOB_ARRAY_SIZE = {config['max_array_size']}\n\n"
+    if config["per_task"]:
+        out += "Resources are reserved for each task:\n    RESOURCE_RESERVE_PER_TASK = Y\n\n"
+    return [0, out, ""]
