@@ -107,7 +107,19 @@ fn down_at_any_time() {
 fn refusals() {
     let Some(_bed) = bed() else { return };
     let site = site();
-    let small = ["--cores", "1", "--memory", "200MB"];
+    // What Grid Engine itself says of its queues is known before anything is made.
+    for (option, value, says) in [
+        ("--queue", "shrt.q", "did you mean --queue short.q?"),
+        ("--cores", "17", "is 16"),
+        ("--memory", "500GB", "64 GiB"),
+    ] {
+        let refused = site.run(&["up", option, value]);
+        assert!(refused.code == 78 && refused.err.contains(says), "{refused:?}");
+        assert!(!site.folder.join("home/state/default").exists() && site.calls("qsub") == 0);
+    }
+
+    // Own directives are not understood, so nothing is refused beforehand.
+    let small = ["--directive", "-R n", "--cores", "1", "--memory", "200MB"];
     for (options, says, fix) in [
         (&["--queue", "nosuch.q"][..], "unknown queue", "qstat -g c"),
         (&["--account", "nosuch"], "project \"nosuch\" does not exist", "qconf -sprjl"),
