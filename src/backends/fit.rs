@@ -86,7 +86,7 @@ fn unknown(name: &str, pool: &PoolSpec, site: &Site) -> Misfit {
     let names = site.queues.iter().map(|queue| queue.name.as_str());
     let fix = match nearest(name, names.clone()) {
         Some(meant) => format!("did you mean --queue {meant}?"),
-        None => advice("name one of them".to_owned(), pool, site),
+        None => other_queue(pool, site).unwrap_or_else(|| "--queue with one of them".to_owned()),
     };
     let more = site.queues.len().saturating_sub(NAMED);
     let mut list = names.take(NAMED).collect::<Vec<_>>().join(", ");
@@ -130,12 +130,20 @@ fn one(pool: &PoolSpec, queue: &Queue) -> Option<(String, String, String)> {
 
 /// Adds the queues that would take the job to another advice.
 fn advice(less: String, pool: &PoolSpec, site: &Site) -> String {
+    match other_queue(pool, site) {
+        None => less,
+        Some(other) => format!("{less}, or {other}"),
+    }
+}
+
+/// Returns the option that names a queue which takes the job; `None` = there is none.
+fn other_queue(pool: &PoolSpec, site: &Site) -> Option<String> {
     let takes = |queue: &&Queue| one(pool, queue).is_none();
     let names: Vec<_> = site.queues.iter().filter(takes).take(NAMED).map(|queue| queue.name.as_str()).collect();
     match names.as_slice() {
-        [] => less,
-        [name] => format!("{less}, or --queue {name}"),
-        names => format!("{less}, or --queue with one of {}", names.join(", ")),
+        [] => None,
+        [name] => Some(format!("--queue {name}")),
+        names => Some(format!("--queue with one of {}", names.join(", "))),
     }
 }
 
@@ -220,7 +228,7 @@ mod tests {
             ),
             (
                 pool(Some("gpu"), 1),
-                "there is no queue \"gpu\" | the queues are debug, regular, shut | name one of them, or --queue with one of debug, regular",
+                "there is no queue \"gpu\" | the queues are debug, regular, shut | --queue with one of debug, regular",
             ),
             (
                 pool(Some("shut"), 1),
@@ -228,7 +236,7 @@ mod tests {
             ),
             (
                 pool(Some("regular,nosuch"), 999),
-                "there is no queue \"nosuch\" | the queues are debug, regular, shut | name one of them",
+                "there is no queue \"nosuch\" | the queues are debug, regular, shut | --queue with one of them",
             ),
         ] {
             assert_eq!(never(&pool), says);

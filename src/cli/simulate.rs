@@ -63,7 +63,10 @@ fn title(cell: &Cell) -> String {
     let pool = &cell.scenario.settings.pools[0];
     let walltime = pool.walltime.map_or_else(
         || "no walltime".to_owned(),
-        |seconds| format!("walltime {}", duration(Duration::from_secs_f64(seconds))),
+        |seconds| {
+            let up_to = if pool.walltime_choices.is_empty() { "" } else { "up to " };
+            format!("walltime {up_to}{}", duration(Duration::from_secs_f64(seconds)))
+        },
     );
     format!(
         "{} on {}: {} of {}, {} to {} of {}, {walltime}, seed {}",

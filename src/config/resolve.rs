@@ -253,7 +253,7 @@ impl Resolver<'_> {
             directives: self
                 .or_default(
                     Key::Directives,
-                    values::directives,
+                    |raw| values::directives(raw, backend.value),
                     |lines| none_if_empty(&lines.join("\n")),
                     built_in(Vec::new()),
                 )

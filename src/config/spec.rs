@@ -44,6 +44,15 @@ impl BackendKind {
             Self::Lsf => "LSF",
         }
     }
+    /// Returns what stands before a directive in its job scripts.
+    pub fn directive_mark(self) -> &'static str {
+        match self {
+            Self::Local | Self::Slurm => "#SBATCH",
+            Self::Pbs => "#PBS",
+            Self::Sge => "#$",
+            Self::Lsf => "#BSUB",
+        }
+    }
     /// Returns the commands it must find on the `PATH`.
     pub fn commands(self) -> &'static [&'static str] {
         match self {
@@ -203,7 +212,7 @@ pub struct PoolSpec {
     /// Nodes to avoid (Slurm `--exclude`).
     #[serde(default)]
     pub exclude: Option<String>,
-    /// Further directives, verbatim, without the `#SBATCH` in front.
+    /// Further directives, verbatim, without the `#SBATCH` (`#PBS`, `#$`, `#BSUB`) in front.
     #[serde(default)]
     pub directives: Vec<String>,
     /// Shell lines run in the job before the worker starts.

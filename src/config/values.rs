@@ -226,19 +226,19 @@ pub(super) fn word(raw: &RawValue) -> Parsed<String> {
     Err(ConfigError::new(format!("{} cannot be used", quoted(&text))).because(why))
 }
 
-/// Parses further directives; a `#SBATCH` in front is taken off.
-pub(super) fn directives(raw: &RawValue) -> Parsed<Vec<String>> {
+/// Parses further directives; the backend's own `#SBATCH` in front is taken off.
+pub(super) fn directives(raw: &RawValue, backend: BackendKind) -> Parsed<Vec<String>> {
     let items = match raw {
         RawValue::List(items) => items.as_slice(),
         RawValue::Scalar(item) => std::slice::from_ref(item),
         RawValue::Table(_) => return Err(ConfigError::new("a list of texts is wanted")),
     };
-    items.iter().map(|item| directive(item)).collect()
+    items.iter().map(|item| directive(item, backend.directive_mark())).collect()
 }
 
-fn directive(text: &str) -> Parsed<String> {
+fn directive(text: &str, mark: &str) -> Parsed<String> {
     let trimmed = text.trim();
-    let line = trimmed.strip_prefix("#SBATCH").unwrap_or(trimmed).trim();
+    let line = trimmed.strip_prefix(mark).unwrap_or(trimmed).trim();
     let error = ConfigError::new(format!("{} is no directive", quoted(text)));
     if line.chars().any(char::is_control) {
         return Err(error

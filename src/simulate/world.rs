@@ -23,8 +23,9 @@ use timeline::{Timeline, What};
 
 /// Milliseconds between decisions at least.
 const QUIET: u64 = 1_000;
-/// Milliseconds after which a run is given up: whatever has not ended by then never will.
-const HORIZON: u64 = 20 * 86_400_000;
+/// Seconds that a run may take more than a single job would at half its speed: whatever has not ended by then never
+/// will.
+const HORIZON: f64 = 20.0 * 86_400.0;
 /// Milliseconds after the last task at which jobs that are left are left.
 const SETTLE_MAX: u64 = 7_200_000;
 /// Milliseconds that a worker takes to leave.
@@ -152,8 +153,9 @@ impl<'a> World<'a> {
 
     /// Lives until all is done; returns what was seen.
     pub(super) fn run(mut self) -> Run {
+        let horizon = self.horizon();
         let mut done_at: Option<u64> = None;
-        while self.now < HORIZON {
+        while self.now < horizon {
             self.turn();
             let over = self.finished + self.parked_tasks() == self.tasks.len() as u64 || self.is_stuck();
             if over && done_at.is_none() {
@@ -172,6 +174,14 @@ impl<'a> World<'a> {
             parked: self.parked_tasks(),
         };
         self.meter.finish(self.scenario, &self.site, &end)
+    }
+
+    fn horizon(&self) -> u64 {
+        let tasks = &self.scenario.workload.tasks;
+        let cores = f64::from(self.scenario.settings.pools[0].cores);
+        let alone: f64 = tasks.iter().map(|task| task.run * f64::from(task.cores) / cores).sum();
+        let last = tasks.iter().map(|task| task.arrives).fold(0.0, f64::max);
+        milliseconds(HORIZON + last + 2.0 * alone)
     }
 
     /// Goes to the next time at which something happens, and lets it happen.

@@ -84,6 +84,7 @@ fn words_cannot_leave_their_line() {
 
 #[test]
 fn directive_lines() {
+    let directives = |raw: &RawValue| super::directives(raw, BackendKind::Slurm);
     assert_eq!(
         directives(&list(&["--exclusive", "#SBATCH --mail-type=END", " -x a "])),
         Ok(vec!["--exclusive".into(), "--mail-type=END".into(), "-x a".into()])
@@ -94,7 +95,9 @@ fn directive_lines() {
     );
     assert!(directives(&raw("exclusive")).is_err());
     assert!(directives(&raw("")).is_err());
-    assert!(directives(&raw("#PBS -q x")).is_err());
+    assert!(directives(&raw("#PBS -q x")).is_err(), "another system's -q may be something else");
+    assert_eq!(super::directives(&raw("#PBS -q x"), BackendKind::Pbs), Ok(vec!["-q x".into()]));
+    assert_eq!(super::directives(&raw("#$ -p -5"), BackendKind::Sge), Ok(vec!["-p -5".into()]));
 }
 
 #[test]
