@@ -137,7 +137,7 @@ impl Sge {
     /// All of this user's jobs, of this cluster.
     async fn live(&self) -> Result<Vec<Observation>, BackendError> {
         // Said in full: ~/.sge_qstat may filter (sge_qstat(5)).
-        let call = Call::new("qstat").args(["-s", "a", "-u", &user(), "-r", "-xml"]).env("TZ", "UTC");
+        let call = Call::new("qstat").args(["-s", "a", "-r", "-xml"]).args(of_user("-u")).env("TZ", "UTC");
         let answer = run(Verb::List, &call).await?;
         parse::listing(&self.home.id4, &answer.stdout, jiff::Timestamp::now().as_second())
             .ok_or_else(|| call.error(ErrorClass::Transient, &format!("not a whole listing: {}", answer.says()), None))
@@ -199,7 +199,7 @@ impl Sge {
     /// takes the first alone (8.1.9).
     async fn ended(&self) -> Result<Vec<Observation>, BackendError> {
         let names = format!("dc{}-*", self.home.id4);
-        let call = Call::new("qacct").args(["-o", &user(), "-d", ACCOUNTING_DAYS, "-j", &names]);
+        let call = Call::new("qacct").args(of_user("-o")).args(["-d", ACCOUNTING_DAYS, "-j", &names]);
         let call = call.timeout(ACCOUNTING_TIMEOUT);
         let answer = match call.run().await {
             Err(CallError::Missing { .. }) => return Ok(Vec::new()),
@@ -345,10 +345,11 @@ impl Sge {
     }
 }
 
-/// This user's name: Grid Engine knows no numbers.
-fn user() -> String {
-    let name = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
-    name.unwrap_or_else(batch::user_id)
+/// The option that asks for this user's jobs: Grid Engine knows names alone, and of a number it says that nobody has
+/// jobs. Where the name cannot be found out (a static binary knows no LDAP) it is left out: `qstat` then shows one's own.
+fn of_user(option: &'static str) -> Vec<String> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    user.map(|user| vec![option.to_owned(), user.name]).unwrap_or_default()
 }
 
 /// `71` of `71.3`.

@@ -107,7 +107,19 @@ fn down_at_any_time() {
 fn refusals() {
     let Some(_bed) = bed() else { return };
     let site = site();
-    let small = ["--cores", "1", "--memory", "200MB"];
+    // What Grid Engine itself says of its queues is known before anything is made.
+    for (option, value, says) in [
+        ("--queue", "shrt.q", "did you mean --queue short.q?"),
+        ("--cores", "17", "is 16"),
+        ("--memory", "500GB", "64 GiB"),
+    ] {
+        let refused = site.run(&["up", option, value]);
+        assert!(refused.code == 78 && refused.err.contains(says), "{refused:?}");
+        assert!(!site.folder.join("home/state/default").exists() && site.calls("qsub") == 0);
+    }
+
+    // Own directives are not understood, so nothing is refused beforehand.
+    let small = ["--directive", "-R n", "--cores", "1", "--memory", "200MB"];
     for (options, says, fix) in [
         (&["--queue", "nosuch.q"][..], "unknown queue", "qstat -g c"),
         (&["--account", "nosuch"], "project \"nosuch\" does not exist", "qconf -sprjl"),
@@ -331,12 +343,12 @@ fn processes_die() {
     site.down();
 }
 
-/// Ends that Grid Engine brings: a job in error, the time limit with and without a worker that hears, a host that is
+/// Ends that Grid Engine brings: a job in error, memory, the time limit with and without a worker that hears, a host that is
 /// lost. The slow ones together.
 #[test]
 fn grid_engine_ends_jobs() {
     let Some(_bed) = bed() else { return };
-    let (timed, short, lost, broken) = (site(), site(), site(), site());
+    let (timed, short, lost, broken, greedy) = (site(), site(), site(), site(), site());
     let task = "exec 9>> lock; flock -n 9 || echo overlap >> runs; echo run >> runs; \
                 until [ -e go ]; do sleep 0.1; done";
     // The worker knows its limit: it drains, then interrupts the task, and leaves in time.
@@ -358,6 +370,17 @@ fn grid_engine_ends_jobs() {
     let why = ended["reason"].as_str().unwrap();
     assert!(why.starts_with("could not start") && why.contains("can't chdir to /no/such"), "{ended}");
     broken.down();
+
+    // A job whose processes have more memory than it asked for, each of them less. The second time there is enough.
+    greedy.up(&["--walltime", "10m", "--wait", "1"]);
+    let eater = greedy.submit(
+        "[ ! -e once ] || exit 0; touch once; \
+         for i in 1 2 3; do python3 -c 'x = b\"x\" * 100_000_000; import time; time.sleep(60)' & done; wait",
+    );
+    let ended = greedy.job_with("out of memory", 60, |job| job["state"] == "ended");
+    assert!(ended["reason"].as_str().unwrap().starts_with("out of memory"), "{ended}\n{}", greedy.story());
+    greedy.task_in(&eater, "finished");
+    greedy.down();
 
     let over = |job: &Value| job["state"] == "ended";
     let ended = timed.job_with("its time is over", 150, over);

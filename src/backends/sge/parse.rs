@@ -53,7 +53,8 @@ pub fn listing(id4: &str, stdout: &str, now: i64) -> Option<Vec<Observation>> {
         let left = || {
             // `<hard_request name="h_rt" resource_contribution="0.000000">100</hard_request>`
             let limit: i64 = after("<hard_request name=\"h_rt\"", "<")?.rsplit('>').next()?.parse().ok()?;
-            u64::try_from((seconds_since_1970(field("JAT_start_time")?)? + limit - now).max(0)).ok()
+            let end = seconds_since_1970(field("JAT_start_time")?)?.saturating_add(limit);
+            u64::try_from(end.saturating_sub(now).max(0)).ok()
         };
         let seconds_left = if observed == Observed::Running { left() } else { None };
         seen.extend(spread(id4, id, name, field("tasks")).into_iter().map(|(name, id)| Observation {
@@ -169,7 +170,10 @@ pub fn accounting(id4: &str, stdout: &str) -> Vec<Observation> {
         let Some(failure) = number(failed) else { continue };
         let task = field("taskid").filter(|task| is_number(task));
         let Some((name, id)) = spread(id4, id, name, task).into_iter().next() else { continue };
-        let (state, word) = end_of(failure, exit.unwrap_or(0));
+        let (mut state, word) = end_of(failure, exit.unwrap_or(0));
+        if failure == 37 && over_memory(&field) {
+            state = Observed::Ended { how: EndedHow::OutOfMemory, exit_code: None };
+        }
         let reason = match (failure, exit) {
             (0, code) => format!("{word}exit code {}", code.unwrap_or(0)),
             _ => format!("failed {failed}"),
@@ -186,6 +190,29 @@ pub fn accounting(id4: &str, stdout: &str) -> Vec<Observation> {
         last.insert((name, id), observation);
     }
     last.into_values().filter(|o| matches!(o.state, Observed::Ended { .. })).collect()
+}
+
+/// Whether the limit that ended a job (37 is said of all) was that of memory: its time was not over, or that is not
+/// known and it had more than it asked for.
+fn over_memory<'a>(field: &impl Fn(&str) -> Option<&'a str>) -> bool {
+    // `-l h_rt=100,h_vmem=200M -pe smp 2`
+    let category = field("category").unwrap_or_default();
+    let asked = |name: &str| {
+        let mut words = category.split([' ', ',']);
+        words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    let wall: Option<f64> = field("ru_wallclock").and_then(|text| text.trim_end_matches('s').parse().ok());
+    let limit = asked("h_rt").and_then(|text| text.parse().ok());
+    match (wall, limit) {
+        _ if asked("h_vmem").is_none() => false,
+        (Some(wall), Some(limit)) => wall < limit,
+        _ => {
+            let had = field("maxvmem").and_then(|text| super::site::bytes(text.trim_end_matches('B')));
+            let slots = field("slots").and_then(|text| text.parse().ok()).unwrap_or(1);
+            let most = asked("h_vmem").and_then(super::site::bytes).map(|bytes| bytes.saturating_mul(slots));
+            had.zip(most).is_some_and(|(had, most)| had > most)
+        }
+    }
 }
 
 /// What `failed` means (sge_status(5)); `exit` is the script's.
@@ -272,7 +299,7 @@ pub fn ranges<'a>(ids: impl Iterator<Item = &'a NativeId>) -> Vec<String> {
     for (array, mut tasks) in tasks {
         tasks.sort_unstable();
         tasks.dedup();
-        for run in tasks.chunk_by(|a, b| a + 1 == *b) {
+        for run in tasks.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             arguments.push(match run {
                 [task] => format!("{array}.{task}"),
                 [first, .., last] => format!("{array}.{first}-{last}"),

@@ -230,7 +230,7 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// `64G`, `64.000G`, `16`: capital letters are powers of 1024, small ones of 1000 (sge_types(5)).
-fn bytes(text: &str) -> Option<u64> {
+pub(super) fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: f64 = match &text[digits.len()..] {
         "" => 1.0,

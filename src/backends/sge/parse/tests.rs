@@ -141,6 +141,7 @@ fn how_jobs_ended() {
     let text = include_str!("../../../../tests/fixtures/sge/qacct.out");
     insta::assert_snapshot!(show(&accounting("abcd", text)), @r###"
     dcabcd-000014 12.3 Ended { how: Exited, exit_code: None } "exit code 0" Some("vm")
+    dcabcd-000037 139 Ended { how: OutOfMemory, exit_code: None } "failed 37  : qmaster enforced h_rt, h_cpu, or h_vmem limit" Some("vm")
     dcabcd-000042 61 Ended { how: Exited, exit_code: Some(42) } "exit code 42" Some("vm")
     dcabcd-000049 49 Ended { how: Cancelled, exit_code: None } "failed 100 : assumedly after job" Some("vm")
     dcabcd-000051 51 Ended { how: Walltime, exit_code: None } "failed 37  : qmaster enforced h_rt, h_cpu, or h_vmem limit" Some("vm")
@@ -182,6 +183,25 @@ fn a_job_told_to_end_was_deleted_by_somebody() {
     assert_eq!(record("100 : assumedly after job", "137                  (Killed)")[0].state, cancelled);
     let limit = "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit";
     assert_eq!(record(limit, "140")[0].state, Observed::Ended { how: EndedHow::Walltime, exit_code: None });
+}
+
+#[test]
+fn the_limit_of_memory_is_told_from_that_of_time() {
+    let how = |category: &str, wall: &str, had: &str| {
+        let text = format!(
+            "jobname dcabcd-000007\njobnumber 7\nslots 2\nfailed 37  : qmaster enforced h_rt, h_cpu, or h_vmem limit\n\
+             exit_status 137\nru_wallclock {wall}\nmaxvmem {had}\ncategory {category}\n"
+        );
+        match accounting("abcd", &text)[0].state {
+            Observed::Ended { how, .. } => how,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(how("-l h_rt=100,h_vmem=200M -pe smp 2", "1s", "370.359MB"), EndedHow::OutOfMemory);
+    assert_eq!(how("-l h_vmem=200M,h_rt=100", "101s", "399.000MB"), EndedHow::Walltime);
+    assert_eq!(how("-q short.q -l h_vmem=200M", "601", "1.100GB"), EndedHow::OutOfMemory);
+    assert_eq!(how("-q short.q -l h_vmem=200M", "601", "350.000MB"), EndedHow::Walltime);
+    assert_eq!(how("NONE", "601", "9.000GB"), EndedHow::Walltime);
 }
 
 #[test]
@@ -227,4 +247,24 @@ fn qdel_speaks_on_stdout() {
 fn tasks_are_deleted_in_ranges() {
     let ids = ["7.3", "9", "7.1", "7.2", "7.5", "8.1", "7.2"].map(|id| NativeId(id.to_owned()));
     assert_eq!(ranges(ids.iter()), ["9", "7.1-3", "7.5", "8.1"]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(text in ".{0,200}", number in proptest::num::i64::ANY, task in proptest::num::u32::ANY) {
+        submitted_id(&text);
+        details(&format!("job_number: {number}\nscheduling info: {text}\nerror reason {text}"));
+        never_runs(&text);
+        not_deleted(&text);
+        is_error(&text);
+        listing("abcd", &text);
+        let job = format!(
+            "<job_info><job_list><JB_job_number>{task}</JB_job_number><JB_name>dcabcd-000001</JB_name><state>r</state>\
+             <tasks>{task},{text}</tasks><queue_name>{text}</queue_name><JAT_start_time>2026-11-26T15:00:32</JAT_start_time>\
+             <hard_request name=\"h_rt\" a=\"b\">{number}</hard_request></job_list></job_info>"
+        );
+        super::listing("abcd", &job, number);
+        accounting("abcd", &format!("jobnumber {task}\njobname dcabcd-000001\nfailed 37\nmaxvmem {text}\ncategory -l h_vmem={text}\n"));
+        ranges([NativeId(format!("{task}.{task}")), NativeId(format!("{task}.{}", task.wrapping_add(1)))].iter());
+    }
 }
