@@ -33,9 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How many workers of one process connect at the same time: each attempt has a time limit, and a server takes
 /// thousands of them one after the other.
 const DIALS_AT_ONCE: usize = 32;
-/// PBS and LSF end a job by a signal to all of its processes, one after the other: a task that dies of it may be seen
-/// so long before our own signal is.
-const SIGNAL_SPREAD: Duration = Duration::from_millis(200);
 
 /// How a worker is started.
 #[derive(Clone, Debug)]
@@ -231,15 +228,7 @@ impl Service {
             }
             self.carry_out(actions);
             let now = clock::boot_milliseconds();
-            let mut reports = self.runner.ended(now);
-            if reports.iter().any(of_ending) && tokio::time::timeout(SIGNAL_SPREAD, any(&mut ends)).await.is_ok() {
-                let actions = self.session.on_signal(SessionSignal::Terminate, now);
-                self.carry_out(actions);
-                for report in reports.iter_mut().filter(|report| of_ending(report)) {
-                    report.outcome = Outcome::Interrupted;
-                }
-            }
-            for report in reports {
+            for report in self.runner.ended(now) {
                 let actions = self.session.on_ended(report);
                 self.carry_out(actions);
             }
@@ -368,11 +357,6 @@ fn prepend(actions: &mut VecDeque<WorkerAction>, more: Vec<WorkerAction>) {
     for action in more.into_iter().rev() {
         actions.push_front(action);
     }
-}
-
-/// Whether a run died of a signal by which batch systems end jobs.
-fn of_ending(report: &EndReport) -> bool {
-    matches!(report.outcome, Outcome::Signalled { signal: libc::SIGTERM | libc::SIGINT })
 }
 
 async fn child(signal: &mut Option<Signal>) {
