@@ -293,7 +293,7 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "memory_bytes" => "memory of one job, in MiB rounded up",
         "gpus" => "GPUs of one job",
         "walltime_seconds" => "walltime: the job is ended after it",
-        "queue" => "partition",
+        "queue" => "queue or partition",
         "account" => "account the time is billed to",
         "qos" => "quality of service",
         "constraint" => "features a node must have",

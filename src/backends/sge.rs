@@ -19,6 +19,7 @@ use crate::backends::{
 };
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::NativeId;
+use crate::server::clock;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -139,7 +140,7 @@ impl Sge {
         // Said in full: ~/.sge_qstat may filter (sge_qstat(5)).
         let call = Call::new("qstat").args(["-s", "a", "-r", "-xml"]).args(of_user("-u")).env("TZ", "UTC");
         let answer = run(Verb::List, &call).await?;
-        parse::listing(&self.home.id4, &answer.stdout, jiff::Timestamp::now().as_second())
+        parse::listing(&self.home.id4, &answer.stdout, now_seconds())
             .ok_or_else(|| call.error(ErrorClass::Transient, &format!("not a whole listing: {}", answer.says()), None))
     }
 
@@ -231,6 +232,12 @@ impl Sge {
         let words = parse::never_runs(&answer.stderr);
         if words.is_empty() { error } else { BackendError { says: batch::bounded(&words), ..error } }
     }
+}
+
+/// Grid Engine says when a job began by the time of day, so that is what its age is told by: shown and passed on to
+/// the worker, whose own clock it corrects.
+fn now_seconds() -> i64 {
+    i64::try_from(clock::now().wall / 1000).unwrap_or(i64::MAX)
 }
 
 #[async_trait]

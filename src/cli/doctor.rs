@@ -260,7 +260,7 @@ fn save(checks: &[Check], found: &Found, resolved: &Resolved, context: &Context)
     };
     let profile = Profile {
         host: clock::host(),
-        date: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M").to_string(),
+        date: today(),
         backend: resolved.spec.backend,
         interface: found.interface.clone(),
         site: found.site.clone(),
@@ -268,4 +268,10 @@ fn save(checks: &[Check], found: &Found, resolved: &Resolved, context: &Context)
     profile.write(&path)?;
     context.printer.note(&format!("saved to {}", path.display()));
     Ok(Some(path.display().to_string()))
+}
+
+/// The day and minute, for people.
+fn today() -> String {
+    let now = i64::try_from(clock::now().wall).ok().and_then(|wall| jiff::Timestamp::from_millisecond(wall).ok());
+    now.map(|now| now.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
 }

@@ -4,7 +4,10 @@ use super::Context;
 use super::connect::{Condition, condition, connect, start_server};
 use super::context::interrupted;
 use crate::backends::fit::{Fit, Misfit, fit};
+use crate::backends::render::{RenderInput, render_job_script};
+use crate::backends::sge::site::Found;
 use crate::backends::site::site_of;
+use crate::backends::{Submit, job_home};
 use crate::client::{Client, unexpected};
 use crate::cluster::Folder;
 use crate::config::keys::Key;
@@ -16,6 +19,7 @@ use crate::doctor::save::saved_site;
 use crate::error::{Kind, Problem};
 use crate::ledger::JobState;
 use crate::runtime::control::{Reply, Request, Status};
+use crate::runtime::ids::{JobName, JobSeq};
 use crate::ui::words::count;
 use clap::Args;
 use std::time::Duration;
@@ -94,7 +98,7 @@ pub(super) async fn up(
     let mut found = condition(folder)?;
     if found == Condition::Missing {
         say_why(resolved, context);
-        check_reach(&resolved.spec, context)?;
+        check_reach(folder, &resolved.spec, context)?;
         check_site(folder, &resolved.spec, context).await?;
         if folder.create(&resolved.spec, &context.environment())? {
             start_server(folder, true, take_over.is_some(), context).await?;
@@ -105,7 +109,7 @@ pub(super) async fn up(
     folder.open()?;
     if found == Condition::Down {
         say_why(resolved, context);
-        check_reach(&resolved.spec, context)?;
+        check_reach(folder, &resolved.spec, context)?;
         check_site(folder, &resolved.spec, context).await?;
         rewrite(folder, &resolved.spec, &context.environment())?;
         start_server(folder, true, take_over.is_some(), context).await?;
@@ -157,7 +161,7 @@ fn say_why(resolved: &Resolved, context: &Context) {
 }
 
 /// Refuses what cannot work before anything is made.
-fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
+fn check_reach(folder: &Folder, spec: &Spec, context: &Context) -> Result<(), Problem> {
     let kind = spec.backend;
     if let Some(program) = kind.commands().iter().find(|program| !context.variables.has_program(program)) {
         return Err(Problem::new(Kind::Unreachable, format!("there is no {program} on the PATH"))
@@ -165,6 +169,27 @@ fn check_reach(spec: &Spec, context: &Context) -> Result<(), Problem> {
             .why(format!("the {} backend starts jobs with {}'s own commands", kind.as_str(), kind.title()))
             .fix(format!("on a login node: load the module of {}, or add its folder to PATH", kind.title()))
             .fix("on this machine alone: dcluster up --backend local"));
+    }
+    check_scripts(folder, spec)
+}
+
+/// Refuses what the job script of a batch system cannot say.
+fn check_scripts(folder: &Folder, spec: &Spec) -> Result<(), Problem> {
+    let mut home = job_home(folder, "wxyz", spec)?;
+    // What a site says of itself is asked for when jobs are; here any will do.
+    home.grid_engine = Found::guessed();
+    for (name, _) in spec.shapes() {
+        let jobs = vec![(JobSeq(1), JobName::new("wxyz", JobSeq(1)))];
+        let submit = Submit { pool: name.to_owned(), walltime_seconds: None, jobs, exclude: Vec::new() };
+        let home = home.of(&submit);
+        let (backend, first) = (spec.backend, JobSeq(1));
+        let input = RenderInput { home: &home, backend, first, count: 1, explain: false, origins: None };
+        render_job_script(&input).map_err(|error| {
+            let which = if name == Spec::DEFAULT_POOL { String::new() } else { format!(" of pool {name}") };
+            Problem::new(Kind::Config, format!("the jobs{which} cannot be asked for: {error}"))
+                .done("nothing was started")
+                .fix("dcluster render  shows the job script")
+        })?;
     }
     Ok(())
 }

@@ -642,12 +642,15 @@ fn the_wall_clock_decides_nothing() {
             }
             let name = path.strip_prefix(&root).unwrap().display().to_string();
             let text = fs::read_to_string(&path).unwrap();
+            if name.ends_with("tests.rs") {
+                continue;
+            }
             if text.contains("SystemTime::now") || text.contains("Timestamp::now") || text.contains("Zoned::now") {
                 readers.push(name.clone());
             }
             let compares =
                 |line: &str| line.contains(".wall ") && ["<", ">", " - ", " + "].iter().any(|op| line.contains(op));
-            if text.lines().any(compares) && !name.ends_with("_tests.rs") && !name.ends_with("tests.rs") {
+            if text.lines().any(compares) {
                 deciders.push(name);
             }
         }

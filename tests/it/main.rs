@@ -33,4 +33,5 @@ mod slurm_backend;
 mod slurm_days;
 mod standin;
 mod standin_bed;
+mod standin_folder;
 mod workers;

@@ -223,7 +223,7 @@ fn slurm_explained() {
     #SBATCH --mem=95368M
     # walltime: the job is ended after it
     #SBATCH --time=1-01:01:01
-    # partition
+    # queue or partition
     #SBATCH --partition=regular
     # the cluster's folder; the script checks it again, for Slurm runs a job in /tmp when it is missing
     #SBATCH --chdir='/home/me/my clusters/d'

@@ -54,7 +54,8 @@ pub fn listing(id4: &str, stdout: &str, now: i64) -> Option<Vec<Observation>> {
             // `<hard_request name="h_rt" resource_contribution="0.000000">100</hard_request>`
             let limit: i64 = after("<hard_request name=\"h_rt\"", "<")?.rsplit('>').next()?.parse().ok()?;
             let end = seconds_since_1970(field("JAT_start_time")?)?.saturating_add(limit);
-            u64::try_from(end.saturating_sub(now).max(0)).ok()
+            // Its clock may be ahead of ours: there is never more left than the limit.
+            u64::try_from(end.saturating_sub(now).clamp(0, limit.max(0))).ok()
         };
         let seconds_left = if observed == Observed::Running { left() } else { None };
         seen.extend(spread(id4, id, name, field("tasks")).into_iter().map(|(name, id)| Observation {

@@ -1,14 +1,12 @@
 //! A user of an LSF that the stand-in plays (`tests/standins`): a bed of its own, with LSF's commands on the PATH.
 
 use crate::harness::{Bed, processes_with, until};
+use crate::standin_folder::StandInFolder;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use tempfile::TempDir;
 
-/// LSF's commands, and the stand-in's own.
+/// LSF's commands.
 const COMMANDS: &[&str] =
-    &["bsub", "bjobs", "bkill", "bhist", "bqueues", "bhosts", "bparams", "bresume", "lsid", "lshosts", "standin"];
+    &["bsub", "bjobs", "bkill", "bhist", "bqueues", "bhosts", "bparams", "bresume", "lsid", "lshosts"];
 
 /// Which LSF it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +18,7 @@ pub(crate) enum Face {
 /// The bed is dropped first: its cluster goes down while the stand-in is there.
 pub(crate) struct Lsf {
     pub(crate) bed: Bed,
-    standin: Standin,
+    standin: StandInFolder,
 }
 
 impl Lsf {
@@ -30,12 +28,12 @@ impl Lsf {
 
     /// One with settings that differ from the stand-in's own (`DEFAULTS` in `core.py` and `lsf.py`).
     pub(crate) fn with(face: Face, settings: &[(&str, &str)]) -> Self {
-        let standin = Standin::new();
+        let standin = StandInFolder::new(COMMANDS);
         let flavour = if face == Face::Ibm { "\"ibm\"" } else { "\"openlava\"" };
         for (name, value) in [("system", "\"lsf\""), ("flavour", flavour)].iter().chain(settings) {
-            standin.ok(&["set", name, value]);
+            standin.control(&["set", name, value]);
         }
-        standin.ok(&["start"]);
+        standin.control(&["start"]);
         let mut bed = Bed::new();
         bed.set("DCLUSTER_BACKEND", "lsf");
         bed.set("DCLUSTER_CORES", "1");
@@ -46,7 +44,7 @@ impl Lsf {
 
     /// A command of the stand-in itself.
     pub(crate) fn standin(&self, words: &[&str]) -> String {
-        self.standin.ok(words)
+        self.standin.control(words)
     }
 
     /// A command of LSF, as the user types it.
@@ -57,13 +55,13 @@ impl Lsf {
 
     /// How often a command was called, with arguments that contain this.
     pub(crate) fn calls(&self, command: &str) -> usize {
-        let calls = std::fs::read_to_string(self.standin.folder.path().join("s/calls")).unwrap_or_default();
+        let calls = std::fs::read_to_string(self.standin.state().join("calls")).unwrap_or_default();
         calls.lines().filter(|line| line.starts_with(command)).count()
     }
 
     /// Processes of a command that have not ended.
     pub(crate) fn running(&self, command: &str) -> Vec<i32> {
-        processes_with(&self.standin.folder.path().join("real").join(command))
+        processes_with(&self.standin.real(command))
     }
 
     /// How many processes of the user have this command line.
@@ -88,7 +86,7 @@ impl Lsf {
 
     /// Whether LSF has sent mail.
     pub(crate) fn mailed(&self) -> bool {
-        self.standin.folder.path().join("s/mail").exists()
+        self.standin.state().join("mail").exists()
     }
 
     pub(crate) fn up(&self, options: &[&str]) {
@@ -134,52 +132,5 @@ impl Lsf {
         self.bed.run(&["down"]).expect(0);
         assert_eq!(self.queued(), 0, "{:#?}", self.records());
         self.bed.nothing_left();
-    }
-}
-
-/// The stand-in's folder and what is linked to it.
-struct Standin {
-    folder: TempDir,
-}
-
-impl Standin {
-    fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("lsf-").tempdir().unwrap();
-        let standin = Self { folder };
-        // The backend's commands have a clean environment: the stand-in is told here where it is. Written by a process
-        // of its own: what this one has open for writing another thread's child may hold a moment longer, and
-        // then it cannot be run.
-        let script = r#"
-            cd "$1" && mkdir real bin s && shift && program=$1 && shift && umask 022 && for command; do
-                ln -s "$program" "real/$command"
-                printf '#!/bin/sh\nDCLUSTER_STANDIN="%s" exec "%s" "$@"\n' "$PWD/s" "$PWD/real/$command" > "bin/$command"
-                chmod 755 "bin/$command"
-            done"#;
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/standins/batch");
-        let mut shell = Command::new("sh");
-        shell.args(["-euc", script, "sh"]).arg(standin.folder.path()).arg(program).args(COMMANDS);
-        assert!(shell.status().unwrap().success());
-        standin
-    }
-
-    fn bin(&self) -> PathBuf {
-        self.folder.path().join("bin")
-    }
-
-    fn ok(&self, words: &[&str]) -> String {
-        let mut command = Command::new(self.bin().join("standin"));
-        let path = std::env::var_os("PATH").unwrap();
-        let output = command.args(words).env_clear().env("PATH", path).output().unwrap();
-        assert!(output.status.success(), "standin {words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Standin {
-    fn drop(&mut self) {
-        // A test may have stopped it already.
-        for words in ["sweep", "kill"] {
-            let _ = Command::new(self.bin().join("standin")).arg(words).output();
-        }
     }
 }
