@@ -302,6 +302,8 @@ class Core:
                 connection, _ = listener.accept()
                 with connection:
                     self.answer(connection)
+            # What was set since holds at once, whether or not anybody asks.
+            self.reload()
             self.tick()
             self.save()
 

@@ -102,10 +102,24 @@ impl Lsf {
         serde_json::from_str(&self.bed.ok(&["tasks", "--json", id])).unwrap()
     }
 
+    /// What has happened, for the message of a failed test.
+    pub(crate) fn story(&self) -> String {
+        let log = std::fs::read_to_string(self.bed.folder().join("server.log")).unwrap_or_default();
+        format!("{}\n{}\n{log}\n{:#?}", self.bed.ok(&["status", "-v"]), self.bed.ok(&["events"]), self.records())
+    }
+
     /// Waits until a task is in this state.
     #[track_caller]
     pub(crate) fn task_in(&self, id: &str, state: &str) -> Value {
-        until(&format!("task {id} is {state}"), || Some(self.task(id)).filter(|task| task["state"] == state))
+        let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+        loop {
+            let task = self.task(id);
+            if task["state"] == state {
+                return task;
+            }
+            assert!(std::time::Instant::now() < deadline, "task {id} is not {state}\n{}", self.story());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
     }
 
     /// Waits for the last job of which this is true.
