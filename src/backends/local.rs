@@ -69,8 +69,7 @@ impl Local {
     }
 
     async fn start(&self, home: &JobHome, seq: JobSeq, name: &JobName) -> Result<Process, BackendError> {
-        let input =
-            RenderInput { home, backend: BackendKind::Local, first: seq, count: 1, explain: false, origins: None };
+        let input = RenderInput::plain(home, BackendKind::Local, seq, 1);
         let script = render::render_job_script(&input)
             .map_err(|error| failed(ErrorClass::Permanent, name, &error.to_string()))?;
         let path = home.job_folder(name).join("script.sh");

@@ -156,24 +156,12 @@ impl Lsf {
     }
 
     fn script(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<String, BackendError> {
-        let input = RenderInput {
-            home,
-            backend: BackendKind::Lsf,
-            first: array.first,
-            count: array.count,
-            explain: false,
-            origins: None,
-        };
+        let input = RenderInput::plain(home, BackendKind::Lsf, array.first, array.count);
         let mut memory = script::memory_of_this_host();
         memory.reserve_per_slot |= self.known().reserve_per_slot;
         let resources = script::resources(&home.pool, memory, avoid);
         let script = render::render_job_script(&input).and_then(|script| script::with_resources(&script, &resources));
-        script.map_err(|error| BackendError {
-            class: ErrorClass::Permanent,
-            command: "bsub".to_owned(),
-            says: batch::bounded(&error.to_string()),
-            fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
-        })
+        script.map_err(|error| error.into_backend_error("bsub"))
     }
 
     async fn bsub(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<(Call, Answer), BackendError> {

@@ -5,7 +5,8 @@
 //! is loaded; and user text comes in as a value, through `{{sh}}` (one shell word) or `{{line}}` (a directive:
 //! no control characters), except the prologue, which is shell code.
 
-use crate::backends::{Submit, template};
+use crate::backends::batch::bounded;
+use crate::backends::{BackendError, ErrorClass, Submit, template};
 use crate::config::spec::{BackendKind, PoolSpec};
 use crate::runtime::ids::{JobName, JobSeq};
 use serde::Serialize;
@@ -207,6 +208,25 @@ struct Values<'a> {
     prologue: String,
     #[serde(flatten)]
     own: serde_json::Value,
+}
+
+impl<'a> RenderInput<'a> {
+    /// Returns the script of jobs as it is submitted, without explanations.
+    pub fn plain(home: &'a JobHome, backend: BackendKind, first: JobSeq, count: u32) -> Self {
+        Self { home, backend, first, count, explain: false, origins: None }
+    }
+}
+
+impl RenderError {
+    /// Returns it as the failure of a submission that never was: it will never work as it is.
+    pub fn into_backend_error(self, command: &str) -> BackendError {
+        BackendError {
+            class: ErrorClass::Permanent,
+            command: command.to_owned(),
+            says: bounded(&self.to_string()),
+            fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
+        }
+    }
 }
 
 /// Returns the job script.

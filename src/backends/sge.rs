@@ -211,16 +211,10 @@ impl Sge {
     }
 
     fn script(&self, array: JobArray, home: &JobHome) -> Result<String, BackendError> {
-        let (first, count) = (array.first, array.count);
-        let input = RenderInput { home, backend: BackendKind::Sge, first, count, explain: false, origins: None };
+        let input = RenderInput::plain(home, BackendKind::Sge, array.first, array.count);
         render::render_job_script(&input).map_err(|error| {
             self.forget();
-            BackendError {
-                class: ErrorClass::Permanent,
-                command: "qsub".to_owned(),
-                says: batch::bounded(&error.to_string()),
-                fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
-            }
+            error.into_backend_error("qsub")
         })
     }
 

@@ -158,20 +158,8 @@ impl Slurm {
     }
 
     fn script(home: &JobHome, array: JobArray) -> Result<String, BackendError> {
-        let input = RenderInput {
-            home,
-            backend: BackendKind::Slurm,
-            first: array.first,
-            count: array.count,
-            explain: false,
-            origins: None,
-        };
-        render::render_job_script(&input).map_err(|error| BackendError {
-            class: ErrorClass::Permanent,
-            command: "sbatch".to_owned(),
-            says: batch::bounded(&error.to_string()),
-            fix: Some("correct the pool; `dcluster render` shows the script".to_owned()),
-        })
+        let input = RenderInput::plain(home, BackendKind::Slurm, array.first, array.count);
+        render::render_job_script(&input).map_err(|error| error.into_backend_error("sbatch"))
     }
 }
 

@@ -182,9 +182,7 @@ fn check_scripts(folder: &Folder, spec: &Spec) -> Result<(), Problem> {
         let jobs = vec![(JobSeq(1), JobName::new("wxyz", JobSeq(1)))];
         let submit = Submit { pool: name.to_owned(), walltime_seconds: None, jobs, exclude: Vec::new() };
         let home = home.of(&submit);
-        let (backend, first) = (spec.backend, JobSeq(1));
-        let input = RenderInput { home: &home, backend, first, count: 1, explain: false, origins: None };
-        render_job_script(&input).map_err(|error| {
+        render_job_script(&RenderInput::plain(&home, spec.backend, JobSeq(1), 1)).map_err(|error| {
             let which = if name == Spec::DEFAULT_POOL { String::new() } else { format!(" of pool {name}") };
             Problem::new(Kind::Config, format!("the jobs{which} cannot be asked for: {error}"))
                 .done("nothing was started")
