@@ -118,11 +118,14 @@ pub(crate) fn boot_node(node: &str) {
 pub(crate) fn node_is_back(node: &str) {
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut nudge = Instant::now() + Duration::from_secs(20);
-    let state = || slurm(&["sinfo", "-h", "-n", node, "-p", "regular", "-o", "%T"]).trim().to_owned();
-    while state() != "idle" {
-        if Instant::now() >= deadline {
-            panic!("{node} is not back within 120 s:\n{}", slurm(&["scontrol", "show", "node", node]));
+    loop {
+        let shown = slurm(&["scontrol", "show", "node", node]);
+        let state = shown.split_once("State=").map_or("", |(_, rest)| rest.split_whitespace().next().unwrap_or(""));
+        // A job of ours may be there already.
+        if ["IDLE", "MIXED", "ALLOCATED"].contains(&state) {
+            return;
         }
+        assert!(Instant::now() < deadline, "{node} is not back within 120 s:\n{shown}");
         if Instant::now() >= nudge {
             // A job that ran there may be completing for minutes, until the new daemon is asked for it. That is what
             // administrators do about it.
