@@ -112,6 +112,8 @@ fn refusals() {
         ("--queue", "shrt.q", "did you mean --queue short.q?"),
         ("--cores", "17", "is 16"),
         ("--memory", "500GB", "64 GiB"),
+        // What its job scripts have no word for, too.
+        ("--qos", "high", "Grid Engine has no --qos"),
     ] {
         let refused = site.run(&["up", option, value]);
         assert!(refused.code == 78 && refused.err.contains(says), "{refused:?}");
@@ -128,7 +130,6 @@ fn refusals() {
         (&["--queue", "short.q", "--walltime", "1h"], "because of cluster queue", "ask for less"),
         (&["--cores", "1000"], "allocation_rule $pe_slots", "dcluster render"),
         (&["--gpus", "1"], "qconf -sc", "dcluster render"),
-        (&["--qos", "high"], "Grid Engine has no --qos", "dcluster render"),
     ] {
         let before = site.calls("qsub");
         let mut all = small.to_vec();
