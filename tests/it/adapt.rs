@@ -85,9 +85,17 @@ fn the_mode_and_what_was_learned_survive() {
     let status = bed.status();
     assert_ne!(status["server"]["pid"].as_i64(), Some(pid));
     assert_eq!((&status["scaling"]["mode"], &status["scaling"]["max"]), (&"adapt".into(), &3.into()));
+    // A job of this server's time: how long the former one's waited it cannot know.
+    bed.run(&["adapt", "--min", "3", "--max", "3"]).expect(0);
+    until("three jobs are up", || {
+        let status = bed.status();
+        let up = status["jobs"].as_array().unwrap().iter().filter(|job| job["state"] == "up").count();
+        (up == 3).then_some(())
+    });
     bed.run(&["down"]).expect(0);
     let file = bed.state.join(".learned/local-default.json");
     let learned: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(!learned["pools"]["default"]["waits"].as_array().unwrap().is_empty(), "{learned}");
     assert!(learned["pools"]["default"]["startup"].is_number(), "{learned}");
     assert!(learned["durations"]["1 core"]["ended"].as_u64().unwrap() >= 4, "{learned}");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -202,10 +202,10 @@ fn hostile_sockets_keep_nobody_out() {
     });
     for _ in 0..3 {
         let took = join(&bed);
-        assert!(took < calm + Duration::from_secs(8), "the worker took {took:?}, and {calm:?} before the attack");
+        assert!(took < calm + Duration::from_secs(2), "the worker took {took:?}, and {calm:?} before the attack");
         let begun = Instant::now();
         bed.run(&["status"]).expect(0);
-        assert!(begun.elapsed() < calm + Duration::from_secs(8), "status took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < calm + Duration::from_secs(2), "status took {:?}", begun.elapsed());
     }
     // Every kind had its turn, but for those who may stay.
     for (kind, (manner, _)) in CROWD.into_iter().enumerate().filter(|(_, (manner, _))| *manner != Manner::Deaf) {
