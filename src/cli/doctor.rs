@@ -205,17 +205,26 @@ impl Doctor<'_> {
         let printer = self.context.printer;
         let mut visit = Visit::prepare(state, &self.resolved.spec, &self.context.environment()).await?;
         printer.note("submitting a small job, the probe (Ctrl-C ends it)");
-        let stopped = tokio::select! {
+        let mut stopped = tokio::select! {
             () = visit.watch(patience, |text| printer.note(text)) => false,
             () = stop() => true,
         };
+        let ending = "interrupted: ending the probe";
         if stopped {
-            printer.note("interrupted: ending the probe");
+            printer.note(ending);
         }
-        let outcome = tokio::select! {
-            outcome = visit.end() => outcome,
-            () = stop() => {
-                return Err(interrupted().done("the probe may still run; the next doctor on this host ends it"));
+        let mut end = std::pin::pin!(visit.end());
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut end => break outcome,
+                () = stop(), if stopped => {
+                    return Err(interrupted().done("the probe may still run; the next doctor on this host ends it"));
+                }
+                // It was being ended already: only who insists leaves it.
+                () = stop(), if !stopped => {
+                    printer.note(ending);
+                    stopped = true;
+                }
             }
         };
         match (&outcome.left, stopped) {

@@ -97,6 +97,20 @@ fn ctrl_c_leaves_nothing() {
     }
 }
 
+/// One Ctrl-C at any moment, also while the probe is being taken away.
+#[test]
+fn one_ctrl_c_at_any_moment_leaves_nothing() {
+    for milliseconds in [300, 600, 900, 1200] {
+        let bed = Bed::new();
+        let running = bed.spawn(&["doctor"]);
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        running.signal(Signal::SIGINT);
+        let ran = running.end();
+        assert!(!ran.err.contains("may still run"), "after {milliseconds} ms: {}", ran.err);
+        nothing_is_left(&bed);
+    }
+}
+
 #[test]
 fn what_a_killed_doctor_left_is_ended_by_the_next() {
     let bed = Bed::new();
