@@ -347,23 +347,24 @@ fn daemons_end_with_their_task_and_with_the_cluster() {
 }
 
 #[test]
-fn a_huge_array_is_accepted_and_cancelled_at_once() {
-    let bed = Bed::up(&[]);
-    let begun = Instant::now();
+fn a_huge_array_is_accepted_and_cancelled_as_one() {
+    let bed = Bed::new();
+    bed.run(&["up", "--jobs", "0"]).expect(0);
+    let journal = || -> u64 {
+        let parts = fs::read_dir(bed.folder().join("journal")).unwrap().flatten();
+        parts.map(|part| part.metadata().unwrap().len()).sum()
+    };
+    let before = journal();
     let id = bed.ok(&["submit", "--array", "1-100000", "--", "true"]);
-    assert!(begun.elapsed() < Duration::from_secs(1), "accepted in {:?}", begun.elapsed());
-    let begun = Instant::now();
+    let written = journal() - before;
+    assert!(written < 10_000, "{written} bytes, as if each task had a record");
     bed.run(&["cancel", &id]).expect(0);
     bed.run(&["wait", &id]).expect(1);
-    assert!(begun.elapsed() < Duration::from_secs(5), "cancelled in {:?}", begun.elapsed());
     let tasks = bed.status()["tasks"].clone();
     let number = |state: &str| tasks[state].as_u64().unwrap();
-    assert_eq!(number("finished") + number("cancelled") + number("failed"), 100_000, "{tasks}");
-    // The journal of it is read in a moment.
+    assert_eq!(number("cancelled"), 100_000, "{tasks}");
     signal(bed.server(), Signal::SIGKILL);
-    let begun = Instant::now();
     assert_eq!(bed.status()["tasks"], tasks);
-    assert!(begun.elapsed() < Duration::from_secs(3), "recovered in {:?}", begun.elapsed());
 }
 
 #[test]
@@ -472,9 +473,7 @@ fn down_now_kills_what_ignores_signals() {
     let bed = Bed::up(&[]);
     bed.submit(&[], "trap '' TERM INT HUP; echo $$ > pid; while :; do sleep 0.1; done");
     let pid = bed.appears("pid").trim().parse().unwrap();
-    let begun = Instant::now();
     bed.run(&["down", "--now"]).expect(0);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(!alive(pid));
     bed.nothing_left();
 }

@@ -5,7 +5,6 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 /// Runs a command with text on its standard input.
 #[track_caller]
@@ -189,9 +188,7 @@ fn wait_cancel_retry() {
     let bed = Bed::up(&[]);
     let id = bed.submit(&["--array", "1-3"], "echo > started; until [ -e go ]; do sleep 0.02; done; exit 3");
     bed.appears("started");
-    let begun = Instant::now();
     bed.run(&["wait", &id, "--timeout", "1s"]).expect(124).says("3 of these tasks have not ended").says("they go on");
-    assert!(begun.elapsed() < Duration::from_secs(3));
     bed.run(&["cancel", "1.3"]).expect(0).says("cancelled 1 task");
     fs::write(bed.work.join("go"), "").unwrap();
     bed.run(&["wait"]).expect(1);
@@ -284,7 +281,6 @@ fn map_logs_and_halts() {
     assert_eq!(lines[0], ["Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command"]);
     let short: Vec<_> = lines[1..].iter().map(|line| (line[0], line[6], line[8])).collect();
     assert_eq!(short, [("1", "0", "exit 0"), ("2", "2", "exit 2"), ("3", "0", "exit 0")]);
-    let begun = Instant::now();
     let ran = bed
         .run(&[
             "map",
@@ -300,7 +296,6 @@ fn map_logs_and_halts() {
         ])
         .expect(1);
     ran.says("stopping early");
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let counts = bed.status()["tasks"].clone();
     assert_eq!([&counts["cancelled"], &counts["failed"], &counts["running"]], [3, 2, 0]);
     bed.run(&["map", "-j1", "--halt", "soon,success=1", "true", ":::", "1", "2", "3", "4"]);
