@@ -6,7 +6,7 @@
 //! How `bjobs` can be asked is found out by asking. Exit codes say little and differ by site: texts decide, and no
 //! failed command says that a job has ended.
 
-mod details;
+pub(crate) mod details;
 pub mod errors;
 pub mod parse;
 pub mod reasons;

@@ -6,11 +6,11 @@
 //! after the site's `kill_delay`.
 
 pub mod errors;
-mod observe;
+pub(crate) mod observe;
 pub mod parse;
 pub mod reasons;
 pub mod script;
-mod site;
+pub(crate) mod site;
 
 use crate::backends::batch::{self, Answer, Call, Exit, JobArray, Verb};
 use crate::backends::render::{self, JobHome, RenderInput};

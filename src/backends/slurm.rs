@@ -8,7 +8,7 @@ pub mod errors;
 pub mod parse;
 pub mod reasons;
 pub mod script;
-mod site;
+pub(crate) mod site;
 
 use crate::backends::batch::{self, Answer, Call, CallError, JobArray, Verb, user_id};
 use crate::backends::render::{self, JobHome, RenderInput};

@@ -6,6 +6,7 @@
 
 mod cores;
 mod files;
+mod queues;
 
 #[cfg(test)]
 mod mutate;
@@ -14,9 +15,6 @@ mod seeds;
 #[cfg(test)]
 mod tests;
 
-use crate::backends::batch::{Answer, Exit, Verb, bounded};
-use crate::backends::sentinel::Sentinel;
-use crate::backends::slurm::{errors, parse, reasons};
 use crate::config::units::{parse_duration, parse_size};
 use crate::map::inputs;
 use crate::runtime::control::{ClientMessage, ClientReply};
@@ -24,7 +22,6 @@ use crate::runtime::protocol::{ServerMessage, WorkerMessage};
 use crate::runtime::transport::{Channel, decode, encode};
 use crate::selection::{ArraySpec, Selection};
 use crate::template::Template;
-use crate::ui::words::escape;
 use bstr::{BString, ByteSlice};
 use futures_util::FutureExt;
 use serde::Serialize;
@@ -33,6 +30,7 @@ use std::fmt::Debug;
 
 pub use cores::{client_against_core, records_against_core, server_against_session, worker_against_core};
 pub use files::{journal, lease};
+pub use queues::{lsf, pbs, sge, slurm};
 
 /// One kind of bytes.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +49,7 @@ const fn target(name: &'static str, body: fn(&[u8]), is_frugal: bool) -> Target 
 }
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 17] = [
     target("frames", frames, true),
     target("worker_message", worker_message, true),
     target("client_message", client_message, true),
@@ -64,6 +62,9 @@ pub const TARGETS: [Target; 14] = [
     target("journal", journal, true),
     target("lease", lease, true),
     target("slurm", slurm, true),
+    target("sge", sge, true),
+    target("pbs", pbs, true),
+    target("lsf", lsf, true),
     target("template", template, false),
     target("config", config, true),
 ];
@@ -105,28 +106,6 @@ pub fn client_reply(data: &[u8]) {
 
 fn harmless(text: &str) {
     assert!(!text.chars().any(char::is_control), "{text:?} moves the cursor");
-}
-
-/// What Slurm's commands print, and the exit file of a job.
-pub fn slurm(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    for observation in parse::listing("abcd", &text).iter().chain(&parse::accounting("abcd", &text)) {
-        harmless(&observation.reason);
-        harmless(observation.node.as_deref().unwrap_or_default());
-        harmless(&observation.id.0);
-        assert!(observation.reason.len() <= 2048 && observation.node.as_ref().is_none_or(|node| node.len() <= 2048));
-    }
-    parse::submitted_id(&text);
-    parse::array_limit(&text);
-    reasons::meaning(&text);
-    for verb in [Verb::Submit, Verb::List, Verb::Cancel] {
-        let answer = Answer { exit: Exit::Code(1), stdout: String::new(), stderr: text.clone().into_owned() };
-        errors::classify(verb, &answer);
-    }
-    errors::no_accounting(&text);
-    harmless(&bounded(&text));
-    harmless(&escape(&text));
-    Sentinel::parse(data);
 }
 
 /// A `map` template in the first line, its inputs in the others; and the same as an argument tail.

@@ -343,11 +343,56 @@ fn of_slurm() -> Vec<Seed> {
         ),
         ("sbatch", "Welcome 12\n41;bed\n"),
         ("config", include_str!("../../tests/fixtures/slurm/scontrol_show_config.out")),
+        ("partition", include_str!("../../tests/fixtures/slurm/scontrol_show_partition.out")),
         ("error", "sbatch: error: Batch job submission failed: Invalid partition name specified\n"),
         ("limit", "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed\n"),
         ("reason", "AssocGrpCPUMinutesLimit"),
         ("exit", r#"{"exit_code":137,"signal":9,"time":1795449512,"node":"n01","id":"12_3","restart":1}"#),
     ])
+}
+
+/// Captures of the commands that a test knows.
+macro_rules! captures {
+    ($system:literal: $($name:literal),* $(,)?) => {
+        texts(&[$(($name, include_str!(concat!("../../tests/fixtures/", $system, "/", $name)))),*])
+    };
+}
+
+fn of_sge() -> Vec<Seed> {
+    let mut seeds = captures!(
+        "sge": "qstat_xml.out", "qstat_r_xml.out", "qstat_dr_xml.out", "down_qstat_j_xml.out", "qstat_j.out",
+        "qacct.out", "qconf_sc.out", "qconf_se.out", "qconf_sp_smp.out", "qconf_sq.out", "qstat_gc.out", "errors.txt",
+    );
+    seeds.extend(texts(&[("qsub", "Welcome 12\n71.1-10:1\n"), ("version", "SGE 8.1.9\nusage: qstat [options]\n")]));
+    seeds
+}
+
+fn of_pbs() -> Vec<Seed> {
+    let mut seeds = captures!(
+        "pbs": "qstat_f_running.out", "qstat_f_w.out", "qstat_array_f.out", "qstat_array_sub_q.out",
+        "qstat_multi_f_unknown_mid.out", "errors.txt",
+    );
+    let job = "Job Id: 22[3].server\n    Job_Name = dcabcd-000003\n    job_state = F\n    Exit_status = 271\n    \
+               array_index = 3\n    comment = Job run at Tue Nov 24 at 10:02\n\t on (n1:ncpus=1)\n";
+    let site = "Server: server\n    default_queue = workq\n    max_array_size = 10000\n\n\
+                Queue: workq\n    enabled = True\n    started = False\n    resources_max.walltime = 24:00:00\n    \
+                max_run = [u:PBS_GENERIC=4]\n\nn1\n     state = free\n     resources_available.ncpus = 16\n";
+    seeds.extend(texts(&[("job", job), ("site", site), ("qsub", "Welcome 12\n22[].server\n")]));
+    seeds
+}
+
+fn of_lsf() -> Vec<Seed> {
+    let mut seeds = captures!(
+        "lsf": "bjobs_mix.out", "bjobs_w_running.out", "bjobs_array_w.out", "bjobs_p.out", "bjobs_l_runlimit.out",
+        "bjobs_l_killed_pending.out", "bhist.out", "openlava4_bhist_l.out", "bqueues_l.out", "bparams.out",
+        "bhosts.out", "lshosts.out", "lsid.out", "errors.txt",
+    );
+    let json = r#"{"COMMAND":"bjobs","JOBS":1,"RECORDS":[{"JOBID":"117","JOBINDEX":"3","STAT":"EXIT","EXEC_HOST":"2*n1",
+        "EXIT_CODE":"140","EXIT_REASON":"TERM_RUNLIMIT: job killed","RUNTIMELIMIT":"60.0","RUN_TIME":"61 second(s)",
+        "PEND_REASON":"","JOB_NAME":"dcabcd-000003[3]"}]}"#;
+    let columns = "117^3^RUN^2*n1^-^-^dcabcd-000003[3]\n";
+    seeds.extend(texts(&[("json", json), ("columns", columns), ("bsub", "Job <7> is submitted to queue <normal>.\n")]));
+    seeds
 }
 
 fn of_template() -> Vec<Seed> {
@@ -401,6 +446,9 @@ pub(super) fn seeds(target: &str) -> Vec<Seed> {
         "journal" => on_disk().0,
         "lease" => on_disk().1,
         "slurm" => of_slurm(),
+        "sge" => of_sge(),
+        "pbs" => of_pbs(),
+        "lsf" => of_lsf(),
         "template" => of_template(),
         "config" => of_config(),
         other => panic!("no seeds for {other}"),

@@ -10,7 +10,7 @@ use crate::runtime::ids::NativeId;
 const FOLD: &str = "                     ";
 
 /// Returns the ends of jobs of the cluster `id4`; jobs that have not ended are absent.
-pub(super) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
+pub(crate) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
     let mut lines: Vec<String> = Vec::new();
     for line in stdout.lines() {
         match (line.strip_prefix(FOLD), lines.last_mut()) {

@@ -16,7 +16,7 @@ const NODE_LIMIT_BYTES: usize = 255;
 ///
 /// `walltimes` are those that our jobs are asked for with: where PBS says one of them, the worker knows better how much
 /// of it is left, for PBS counts it minutes late.
-pub(super) fn jobs(id4: &str, records: &[Record], walltimes: &BTreeSet<u64>) -> Vec<Observation> {
+pub(crate) fn jobs(id4: &str, records: &[Record], walltimes: &BTreeSet<u64>) -> Vec<Observation> {
     let mut seen = Vec::new();
     let mut listed = BTreeSet::new();
     for record in records {

@@ -11,7 +11,7 @@ const ELEMENTS_LIMIT: usize = 100_000;
 
 /// What `qstat -f` says of one thing: a job, a queue, a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// What stands after `Job Id: `, or the name of a node.
     pub(super) name: String,
     attributes: BTreeMap<String, String>,
@@ -28,7 +28,7 @@ impl Record {
 ///
 /// Lines are folded with a newline and a tab, also within a word; a value may hold newlines of its own, and what
 /// follows them stands in the first column (capture qstat_f_nasty).
-pub(super) fn records(heading: &str, text: &str) -> Vec<Record> {
+pub(crate) fn records(heading: &str, text: &str) -> Vec<Record> {
     split(text, |line| line.strip_prefix(heading)?.strip_prefix(": ").map(str::trim))
 }
 
@@ -131,7 +131,7 @@ pub fn submitted_id(stdout: &str) -> Option<&str> {
 }
 
 /// Returns the ids that `qselect` printed, one a line: those with a server's name, or with this one.
-pub(super) fn selected_ids<'a>(stdout: &'a str, server: &str) -> Vec<&'a str> {
+pub(crate) fn selected_ids<'a>(stdout: &'a str, server: &str) -> Vec<&'a str> {
     ids(stdout).filter(|id| has_name(id) || Id::parse(id).is_some_and(|id| id.server == server)).collect()
 }
 
@@ -177,7 +177,7 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
 
 /// Which PBS it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Version {
+pub(crate) struct Version {
     /// TORQUE, and not OpenPBS or PBS Professional.
     pub(super) torque: bool,
     /// As it says.
@@ -185,7 +185,7 @@ pub(super) struct Version {
 }
 
 /// Reads `qstat --version`: `pbs_version = 23.06.06` (capture qstat_version); TORQUE says `Version: 6.1.2`.
-pub(super) fn version(text: &str) -> Option<Version> {
+pub(crate) fn version(text: &str) -> Option<Version> {
     text.lines().find_map(|line| {
         let line = line.trim();
         let (torque, rest) = match (line.strip_prefix("pbs_version"), line.to_ascii_lowercase().starts_with("version:"))

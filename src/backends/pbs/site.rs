@@ -8,7 +8,7 @@ const QUEUES_LIMIT: usize = 1000;
 
 /// What `qstat -Bf` says that matters to us.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Server {
+pub(crate) struct Server {
     /// Its name, as ids have it.
     pub(super) name: String,
     /// Where jobs go that name no queue.
@@ -19,7 +19,7 @@ pub(super) struct Server {
 }
 
 /// Reads `qstat -Bf` (capture qstat_B_json); TORQUE says `max_job_array_size`.
-pub(super) fn server(text: &str) -> Server {
+pub(crate) fn server(text: &str) -> Server {
     let all = records("Server", text);
     let Some(record) = all.first() else { return Server::default() };
     let size = record.get("max_array_size").or_else(|| record.get("max_job_array_size"));
@@ -33,7 +33,7 @@ pub(super) fn server(text: &str) -> Server {
 
 /// Returns the queues of `qstat -Qf`; `user` is who asks. A limit on cores or memory is that of the queue or of the
 /// largest node, whichever is less: a job of ours is on one node.
-pub(super) fn queues(text: &str, server: &Server, node_text: &str, user: &str) -> Vec<Queue> {
+pub(crate) fn queues(text: &str, server: &Server, node_text: &str, user: &str) -> Vec<Queue> {
     let largest = largest(node_text);
     let queue = |record: Record| {
         let number = |key: &str| record.get(key).and_then(|value| value.trim().parse::<u32>().ok());
@@ -48,7 +48,7 @@ pub(super) fn queues(text: &str, server: &Server, node_text: &str, user: &str) -
             max_cores: least(number("resources_max.ncpus"), largest.0),
             max_memory_bytes: least(record.get("resources_max.mem").and_then(bytes), largest.1),
             max_jobs: max_jobs(&record),
-            name: record.name,
+            name: bounded(&record.name),
         }
     };
     records("Queue", text).into_iter().take(QUEUES_LIMIT).map(queue).collect()

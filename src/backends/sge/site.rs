@@ -2,6 +2,7 @@
 //! administrators' choice, so what a job asks for cannot be written without looking.
 
 use crate::backends::Queue;
+use crate::backends::batch::bounded;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a job script must know of the site.
@@ -188,7 +189,7 @@ pub fn queue_limits(
             max_cores: cores.and_then(|cores| u32::try_from(cores).ok()),
             max_memory_bytes: host_memory,
             max_jobs,
-            name,
+            name: bounded(&name),
         })
     };
     queues.iter().filter_map(one).collect()

@@ -12,7 +12,7 @@ pub(super) const SINFO_FORMAT: &str = "%R|%c|%m";
 const NAME_LIMIT_BYTES: usize = 255;
 
 /// Returns the site.
-pub(super) fn site(config: &str, partitions: &str, nodes: &str) -> Site {
+pub(crate) fn site(config: &str, partitions: &str, nodes: &str) -> Site {
     let value = |name: &str| parse::config_value(config, name);
     let version = value("SLURM_VERSION").map_or_else(|| "slurm".to_owned(), |v| format!("slurm {}", bounded_to(v, 40)));
     let accounting = value("AccountingStorageType").map(|kind| kind.ends_with("/slurmdbd"));
