@@ -17,7 +17,7 @@ use tempfile::TempDir;
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_dcluster");
 /// What is not true after this long will not become true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a command left.
 #[derive(Debug)]
@@ -392,4 +392,30 @@ impl Drop for Bed {
 #[expect(clippy::print_stderr, reason = "the one place where tests speak")]
 pub(crate) fn skipped(why: &str) {
     eprintln!("skipped: {why}");
+}
+
+/// Sends a signal to a process that is there.
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Waits for a process to end.
+#[track_caller]
+pub(crate) fn gone(pid: i32) {
+    until("the process is gone", || (!alive(pid)).then_some(()));
+}
+
+/// A script that leaves `w.<task>.<pid>` when it starts and adds `end` when it ends, after `go` exists.
+pub(crate) const WITNESS: &str =
+    "w=w.$DCLUSTER_TASK_ID.$$; set -C; : > $w; until [ -e go ]; do sleep 0.05; done; echo end >> $w";
+
+/// The files that such scripts have left.
+pub(crate) fn witnesses(bed: &Bed) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(&bed.work)
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+        .filter(|name| name.starts_with("w."))
+        .collect();
+    names.sort();
+    names
 }

@@ -4,11 +4,13 @@
 mod adapt;
 mod adapt_day;
 mod bad_days;
+mod bad_folders;
 mod batch_days;
 mod cli;
 mod docs;
 mod doctor;
 mod doctor_slurm;
+mod down;
 mod fake_worker;
 mod golden;
 mod harness;
