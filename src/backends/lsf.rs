@@ -15,6 +15,7 @@ pub mod site;
 
 use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray, Verb};
 use crate::backends::render::{self, JobHome, RenderInput};
+use crate::backends::said::Said;
 use crate::backends::{
     Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
 };
@@ -22,7 +23,9 @@ use crate::config::spec::BackendKind;
 use crate::runtime::ids::{JobName, NativeId};
 use async_trait::async_trait;
 use parse::{Format, Listing};
+use site::Memory;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most elements of an array we ask for, and LSF's own default (MAX_JOB_ARRAY_SIZE).
@@ -52,6 +55,30 @@ struct Known {
     told: BTreeSet<NativeId>,
 }
 
+/// Without LSB_NTRIES a command asks a master that is down for ever (capture mbd_down_bjobs).
+fn call(program: &'static str) -> Call {
+    Call::new(program).only(inherited).env("LSB_NTRIES", "1")
+}
+
+/// Reads `lsf.conf` where LSF itself looks for it; LSF's own defaults where it cannot be read.
+fn memory_of_this_host() -> Memory {
+    let folder = ["LSF_ENVDIR", "LSF_CONFDIR"].into_iter().find_map(std::env::var_os);
+    let path = folder.map_or_else(|| PathBuf::from("/etc"), PathBuf::from).join("lsf.conf");
+    let conf = std::fs::read(path).unwrap_or_default();
+    Memory::of_conf(&String::from_utf8_lossy(&conf))
+}
+
+/// Returns how the LSF of this host counts memory.
+///
+/// # Errors
+/// If it does not answer.
+pub async fn said() -> Result<Memory, BackendError> {
+    let answer = run(Verb::List, &call("bparams").arg("-l")).await?;
+    let mut memory = memory_of_this_host();
+    memory.reserve_per_slot |= site::per_slot(&answer.stdout);
+    Ok(memory)
+}
+
 impl Lsf {
     /// Returns the backend; talks to nobody yet.
     pub fn new(home: JobHome) -> Self {
@@ -70,25 +97,27 @@ impl Lsf {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Without LSB_NTRIES a command asks a master that is down for ever (capture mbd_down_bjobs).
-    fn call(&self, program: &'static str) -> Call {
-        Call::new(program).only(inherited).env("LSB_NTRIES", "1")
-    }
-
     /// Learns what the site is, once.
     async fn learn(&self) -> Result<(), BackendError> {
         if self.known().version.is_none() {
-            let answer = run(Verb::List, &self.call("lsid")).await?;
+            let answer = run(Verb::List, &call("lsid")).await?;
             let version = site::version(&answer.stdout).or_else(|| site::version(&answer.stderr));
             self.known().version = Some(version.unwrap_or_else(|| "LSF".to_owned()));
         }
         if self.known().array_limit.is_none() {
-            let answer = run(Verb::List, &self.call("bparams").arg("-l")).await?;
+            let answer = run(Verb::List, &call("bparams").arg("-l")).await?;
             let mut known = self.known();
             known.array_limit = Some(site::array_limit(&answer.stdout).unwrap_or(ARRAY_LIMIT));
             known.reserve_per_slot = site::per_slot(&answer.stdout);
         }
         Ok(())
+    }
+
+    /// How memory is counted, as far as we know.
+    fn memory(&self) -> Memory {
+        let mut memory = memory_of_this_host();
+        memory.reserve_per_slot |= self.known().reserve_per_slot;
+        memory
     }
 
     /// Whether this is IBM's, as far as we know.
@@ -100,7 +129,7 @@ impl Lsf {
     async fn bjobs(&self, which: &[&str]) -> Result<Vec<Observation>, BackendError> {
         let mut format = self.known().format;
         loop {
-            let call = self.call("bjobs").arg("-a").args(format.options()).args(which);
+            let call = call("bjobs").arg("-a").args(format.options()).args(which);
             let answer = ask(Verb::List, &call).await?;
             if errors::unknown_option(&answer)
                 && let Some(simpler) = format.simpler()
@@ -132,7 +161,7 @@ impl Lsf {
         }
         let waits = |job: &Observation| job.state == Observed::Pending;
         for ids in array_ids(jobs.iter().filter(|job| waits(job)).map(|job| &job.id)).chunks(IDS_LIMIT) {
-            let call = self.call("bjobs").arg("-p").args(ids);
+            let call = call("bjobs").arg("-p").args(ids);
             if let Ok(answer) = call.run().await {
                 parse::add_reasons(jobs, &parse::pending_reasons(&answer.stdout));
             }
@@ -142,7 +171,7 @@ impl Lsf {
             let open = |job: &Observation| matches!(job.state, Observed::Ended { how: EndedHow::Exited, .. });
             let ids: Vec<String> = jobs.iter().filter(|job| open(job)).map(|job| job.id.0.clone()).collect();
             for ids in ids.chunks(IDS_LIMIT) {
-                let Ok(answer) = self.call(program).args(options).args(ids).run().await else { continue };
+                let Ok(answer) = call(program).args(options).args(ids).run().await else { continue };
                 let ends = details::ends(&self.home.id4, &answer.stdout);
                 let ends: BTreeMap<_, _> = ends.iter().map(|end| (&end.id, end)).collect();
                 for job in jobs.iter_mut().filter(|job| open(job)) {
@@ -155,20 +184,15 @@ impl Lsf {
         }
     }
 
-    fn script(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<String, BackendError> {
-        let input = RenderInput::plain(home, BackendKind::Lsf, array.first, array.count);
-        let mut memory = script::memory_of_this_host();
-        memory.reserve_per_slot |= self.known().reserve_per_slot;
-        let resources = script::resources(&home.pool, memory, avoid);
-        let script = render::render_job_script(&input).and_then(|script| script::with_resources(&script, &resources));
-        script.map_err(|error| error.into_backend_error("bsub"))
-    }
-
     async fn bsub(&self, home: &JobHome, array: JobArray, avoid: &[String]) -> Result<(Call, Answer), BackendError> {
-        let script = self.script(home, array, avoid)?;
+        let memory = self.memory();
+        let pool = script::avoiding(&home.pool, memory, avoid);
+        let home = JobHome { pool, said: Said::Lsf(memory), ..home.clone() };
+        let input = RenderInput::plain(&home, BackendKind::Lsf, array.first, array.count);
+        let script = render::render_job_script(&input).map_err(|error| error.into_backend_error("bsub"))?;
         let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
         // IBM's: OpenLava reads `-rn` as something else. The mail is IBM's to send even where there is `-o`.
-        let call = self.call("bsub").args(self.is_ibm().then_some("-rn")).env("LSB_JOB_REPORT_MAIL", "N").input(&path);
+        let call = call("bsub").args(self.is_ibm().then_some("-rn")).env("LSB_JOB_REPORT_MAIL", "N").input(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = match call.run().await {
@@ -182,7 +206,7 @@ impl Lsf {
     }
 
     async fn bkill(&self, options: &[&str], ids: &[&NativeId]) -> Result<String, BackendError> {
-        let call = self.call("bkill").args(options).args(ids.iter().map(|id| id.0.as_str()));
+        let call = call("bkill").args(options).args(ids.iter().map(|id| id.0.as_str()));
         let answer = ask(Verb::Cancel, &call).await?;
         // Silence is an answer of nobody: each id has its line.
         let silent = answer.exit != Exit::Code(0) && answer.stderr.trim().is_empty();
@@ -245,7 +269,7 @@ impl Backend for Lsf {
         let ids = array_ids(jobs.iter().filter_map(|job| job.id.as_ref()));
         let mut seen = Vec::new();
         for ids in ids.chunks(IDS_LIMIT) {
-            let call = self.call("bhist").args(["-l", "-n", EVENT_FILES]).args(ids);
+            let call = call("bhist").args(["-l", "-n", EVENT_FILES]).args(ids);
             let answer = match call.run().await {
                 Err(CallError::Missing { .. }) => return Ok(Vec::new()),
                 Ok(answer) if errors::nothing_found(&answer) => continue,
@@ -282,12 +306,11 @@ impl Backend for Lsf {
 
     async fn site(&self) -> Result<Site, BackendError> {
         self.learn().await?;
-        let bparams = run(Verb::List, &self.call("bparams").arg("-l")).await?.stdout;
-        let bqueues = run(Verb::List, &self.call("bqueues").arg("-l")).await?.stdout;
-        let bhosts = run(Verb::List, &self.call("bhosts").arg("-w")).await?.stdout;
+        let bparams = run(Verb::List, &call("bparams").arg("-l")).await?.stdout;
+        let bqueues = run(Verb::List, &call("bqueues").arg("-l")).await?.stdout;
+        let bhosts = run(Verb::List, &call("bhosts").arg("-w")).await?.stdout;
         // Where it does not answer, only the queues' own limits are known.
-        let lshosts =
-            run(Verb::List, &self.call("lshosts").arg("-w")).await.map(|answer| answer.stdout).unwrap_or_default();
+        let lshosts = run(Verb::List, &call("lshosts").arg("-w")).await.map(|answer| answer.stdout).unwrap_or_default();
         let (slots, memory) = (site::host_slots(&bhosts), site::host_memory(&lshosts));
         let mut queues = site::queues(&bqueues, site::default_queue(&bparams));
         for queue in &mut queues {

@@ -17,6 +17,7 @@ pub mod pbs;
 mod processes;
 pub mod reasons;
 pub mod render;
+pub mod said;
 pub mod sentinel;
 pub mod sge;
 pub mod site;
@@ -24,6 +25,7 @@ pub mod slurm;
 pub mod template;
 
 use self::render::{Dialect, JobHome};
+use self::said::Said;
 use crate::cluster::{Folder, Identity};
 use crate::config::spec::{BackendKind, Spec};
 use crate::error::{Kind, Problem};
@@ -235,10 +237,13 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
 ///
 /// If it does not answer.
 pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), BackendError> {
-    match backend {
-        BackendKind::Sge => sge::complete(home).await,
-        _ => Ok(()),
-    }
+    home.said = match backend {
+        BackendKind::Lsf => Said::Lsf(lsf::said().await?),
+        BackendKind::Pbs => Said::Pbs(pbs::said().await?),
+        BackendKind::Sge => Said::Sge(sge::said(home).await?),
+        BackendKind::Local | BackendKind::Slurm => Said::Nothing,
+    };
+    Ok(())
 }
 
 /// Returns the submit command of the first jobs of a cluster, as a person would type it.

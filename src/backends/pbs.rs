@@ -14,11 +14,13 @@ pub(crate) mod site;
 
 use crate::backends::batch::{self, Answer, Call, Exit, JobArray, Verb};
 use crate::backends::render::{self, JobHome, RenderInput};
+use crate::backends::said::Said;
 use crate::backends::{Backend, BackendError, ErrorClass, JobRef, Observation, Site, Submit, folder};
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::NativeId;
 use async_trait::async_trait;
 use parse::{Id, Record, Version, Which};
+use script::Tongue;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -48,6 +50,24 @@ pub struct Pbs {
     grouping: AtomicBool,
 }
 
+fn call(program: &'static str) -> Call {
+    Call::new(program).without(FOREIGN.iter().copied())
+}
+
+async fn version() -> Result<Version, BackendError> {
+    let answer = run(Verb::List, &call("qstat").arg("--version")).await?;
+    let unknown = || Version { torque: false, number: String::new() };
+    Ok(parse::version(&format!("{}\n{}", answer.stdout, answer.stderr)).unwrap_or_else(unknown))
+}
+
+/// Returns how the PBS of this host is asked.
+///
+/// # Errors
+/// If it does not answer.
+pub async fn said() -> Result<Tongue, BackendError> {
+    Ok(version().await?.tongue())
+}
+
 impl Pbs {
     /// Returns the backend; talks to nobody yet.
     pub fn new(home: JobHome) -> Self {
@@ -60,18 +80,12 @@ impl Pbs {
         }
     }
 
-    fn call(&self, program: &'static str) -> Call {
-        Call::new(program).without(FOREIGN.iter().copied())
-    }
-
     /// Which PBS it is, asked once: `qstat -x` is history in one and XML in the other.
     async fn version(&self) -> Result<Version, BackendError> {
         if let Some(known) = self.version.lock().ok().and_then(|version| version.clone()) {
             return Ok(known);
         }
-        let answer = run(Verb::List, &self.call("qstat").arg("--version")).await?;
-        let unknown = || Version { torque: false, number: String::new() };
-        let version = parse::version(&format!("{}\n{}", answer.stdout, answer.stderr)).unwrap_or_else(unknown);
+        let version = version().await?;
         if let Ok(mut known) = self.version.lock() {
             *known = Some(version.clone());
         }
@@ -79,7 +93,7 @@ impl Pbs {
     }
 
     async fn server(&self) -> Result<site::Server, BackendError> {
-        let answer = run(Verb::List, &self.call("qstat").args(["-B", "-f"])).await?;
+        let answer = run(Verb::List, &call("qstat").args(["-B", "-f"])).await?;
         let server = site::server(&answer.stdout);
         let limit = server.max_array.map_or(ARRAY_LIMIT, |limit| limit.min(ARRAY_LIMIT));
         self.array_limit.store(limit, Ordering::Relaxed);
@@ -93,7 +107,7 @@ impl Pbs {
         for _ in 0..3 {
             let history = !torque && self.history.load(Ordering::Relaxed);
             let grouping = !torque && self.grouping.load(Ordering::Relaxed);
-            let call = self.call("qstat").args(grouping.then_some("-E")).args(history.then_some("-x"));
+            let call = call("qstat").args(grouping.then_some("-E")).args(history.then_some("-x"));
             let call = call.arg("-f").args(elements.then_some("-t")).args(ids);
             let answer = match call.run().await {
                 Ok(answer) if history && errors::no_history(&answer.stderr) => {
@@ -122,7 +136,7 @@ impl Pbs {
             }
             return Ok(records);
         }
-        Err(self.call("qstat").error(ErrorClass::Transient, "its answers contradict each other", None))
+        Err(call("qstat").error(ErrorClass::Transient, "its answers contradict each other", None))
     }
 
     /// Asks for these jobs, in as many commands as it takes.
@@ -144,13 +158,13 @@ impl Pbs {
     /// Ids of all jobs of this user: those that are not over, then the newest that are.
     async fn qselect(&self) -> Result<Vec<String>, BackendError> {
         let (user, server) = (self.user().await?, self.server().await?);
-        let live = run(Verb::List, &self.call("qselect").args(["-u", &user])).await?;
+        let live = run(Verb::List, &call("qselect").args(["-u", &user])).await?;
         let mut ids: Vec<String> =
             parse::selected_ids(&live.stdout, &server.name).into_iter().map(str::to_owned).collect();
         if self.version().await?.torque {
             return Ok(ids);
         }
-        let call = self.call("qselect").args(["-x", "-u", &user]);
+        let call = call("qselect").args(["-x", "-u", &user]);
         let past = run(Verb::List, &call).await?;
         self.history.store(!errors::no_history(&past.stderr), Ordering::Relaxed);
         let known: BTreeSet<String> = ids.iter().cloned().collect();
@@ -163,7 +177,7 @@ impl Pbs {
 
     /// The user's name: commands take no number. A static build knows no directory service, `id` does.
     async fn user(&self) -> Result<String, BackendError> {
-        let answer = run(Verb::List, &self.call("id").arg("-un")).await?;
+        let answer = run(Verb::List, &call("id").arg("-un")).await?;
         Ok(answer.stdout.trim().to_owned())
     }
 
@@ -182,13 +196,11 @@ impl Backend for Pbs {
 
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let array = JobArray::of(&submit.jobs);
-        let home = self.home.of(submit);
-        let mut script = Self::script(&home, array)?;
-        if self.version().await?.torque {
-            script = script::for_torque(&script, &home.pool);
-        }
+        let mut home = self.home.of(submit);
+        home.said = Said::Pbs(self.version().await?.tongue());
+        let script = Self::script(&home, array)?;
         let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
-        let call = self.call("qsub").arg(&path);
+        let call = call("qsub").arg(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = run(Verb::Submit, &call).await?;
@@ -226,7 +238,7 @@ impl Backend for Pbs {
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
         let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.as_ref()).collect();
         for ids in ids.chunks(IDS_LIMIT) {
-            let call = self.call("qdel").args(ids.iter().map(|id| id.0.as_str()));
+            let call = call("qdel").args(ids.iter().map(|id| id.0.as_str()));
             match call.run().await {
                 Ok(answer) if errors::of_single_jobs(&answer) => {}
                 answer => drop(batch::judge(Verb::Cancel, &call, answer, errors::classify)?),
@@ -238,12 +250,12 @@ impl Backend for Pbs {
     async fn site(&self) -> Result<Site, BackendError> {
         let version = self.version().await?;
         let server = self.server().await?;
-        let queues = run(Verb::List, &self.call("qstat").args(["-Q", "-f"])).await?;
+        let queues = run(Verb::List, &call("qstat").args(["-Q", "-f"])).await?;
         // Not everybody may see the nodes everywhere.
-        let nodes = run(Verb::List, &self.call("pbsnodes").arg(if version.torque { "-a" } else { "-av" })).await;
+        let nodes = run(Verb::List, &call("pbsnodes").arg(if version.torque { "-a" } else { "-av" })).await;
         let nodes = nodes.map_or_else(|_| String::new(), |answer: Answer| answer.stdout);
         let queues = site::queues(&queues.stdout, &server, &nodes, &self.user().await?);
-        let past = self.call("qselect").args(["-x", "-u", "root"]).run().await;
+        let past = call("qselect").args(["-x", "-u", "root"]).run().await;
         let accounting = past.ok().filter(|_| !version.torque).map(|answer| !errors::no_history(&answer.stderr));
         let name = if version.torque { "torque" } else { "pbs" };
         Ok(Site { version: format!("{name} {}", version.number).trim().to_owned(), queues, accounting })

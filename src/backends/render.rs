@@ -6,6 +6,7 @@
 //! no control characters), except the prologue, which is shell code.
 
 use crate::backends::batch::bounded;
+use crate::backends::said::Said;
 use crate::backends::{BackendError, ErrorClass, Submit, template};
 use crate::config::spec::{BackendKind, PoolSpec};
 use crate::runtime::ids::{JobName, JobSeq};
@@ -29,8 +30,8 @@ pub struct JobHome {
     pub pools: BTreeMap<String, PoolSpec>,
     /// What the worker must be told of the shape: options and their values, for the shell.
     pub worker_options: String,
-    /// What a Grid Engine said of itself; empty where it was not asked.
-    pub grid_engine: super::sge::site::Found,
+    /// What the batch system said of itself.
+    pub said: Said,
 }
 
 impl JobHome {
@@ -43,7 +44,7 @@ impl JobHome {
             pool,
             pools: BTreeMap::new(),
             worker_options: String::new(),
-            grid_engine: super::sge::site::Found::default(),
+            said: Said::Nothing,
         }
     }
     /// Returns what the jobs of a submission have in common.

@@ -14,6 +14,7 @@ pub mod site;
 
 use crate::backends::batch::{self, Answer, Call, CallError, Exit, JobArray, Verb};
 use crate::backends::render::{self, JobHome, RenderInput};
+use crate::backends::said::Said;
 use crate::backends::{
     Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
 };
@@ -64,14 +65,12 @@ struct Known {
     array_limit: u32,
 }
 
-/// Adds to `home` what a script must know of the Grid Engine of this host.
+/// Returns what a script must know of the Grid Engine of this host.
 ///
 /// # Errors
 /// If it does not answer. What it does not have, or does not tell this user, stays empty.
-pub async fn complete(home: &mut JobHome) -> Result<(), BackendError> {
-    let offer = offer().await?;
-    home.grid_engine = offer.of(home.pool.cores, &offered(home).await);
-    Ok(())
+pub async fn said(home: &JobHome) -> Result<site::Found, BackendError> {
+    Ok(offer().await?.of(home.pool.cores, &offered(home).await))
 }
 
 async fn offer() -> Result<site::Offer, BackendError> {
@@ -242,7 +241,7 @@ impl Backend for Sge {
 
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let mut home = self.home.of(submit);
-        home.grid_engine = self.learn().await?.offer.of(home.pool.cores, &offered(&home).await);
+        home.said = Said::Sge(self.learn().await?.offer.of(home.pool.cores, &offered(&home).await));
         if !submit.exclude.is_empty() {
             let all = home.pool.exclude.iter().cloned().chain(submit.exclude.iter().cloned());
             home.pool.exclude = Some(all.collect::<Vec<_>>().join(","));

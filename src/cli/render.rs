@@ -3,6 +3,7 @@
 use super::Context;
 use super::context::interrupted;
 use crate::backends::render::{RenderInput, render_job_script};
+use crate::backends::said::Said;
 use crate::backends::site::site_of;
 use crate::backends::{Site, fit};
 use crate::cluster::Folder;
@@ -43,7 +44,7 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
     let work = async { Ok(crate::backends::complete(backend, &mut home).await) };
     if let Err(error) = context.block_on(work, super::context::interrupted)? {
         context.printer.note(&format!("{error}; what it would have said is guessed"));
-        home.grid_engine = crate::backends::sge::site::Found::guessed();
+        home.said = Said::guessed(backend);
     }
     let mut origins = origins(&resolved.values);
     let site = if args.explain { limits(&folder, &resolved.spec, context)? } else { None };

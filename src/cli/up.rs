@@ -5,7 +5,7 @@ use super::connect::{Condition, condition, connect, start_server};
 use super::context::interrupted;
 use crate::backends::fit::{Fit, Misfit, fit};
 use crate::backends::render::{RenderInput, render_job_script};
-use crate::backends::sge::site::Found;
+use crate::backends::said::Said;
 use crate::backends::site::site_of;
 use crate::backends::{Submit, job_home};
 use crate::client::{Client, unexpected};
@@ -177,7 +177,7 @@ fn check_reach(folder: &Folder, spec: &Spec, context: &Context) -> Result<(), Pr
 fn check_scripts(folder: &Folder, spec: &Spec) -> Result<(), Problem> {
     let mut home = job_home(folder, "wxyz", spec)?;
     // What a site says of itself is asked for when jobs are; here any will do.
-    home.grid_engine = Found::guessed();
+    home.said = Said::guessed(spec.backend);
     for (name, _) in spec.shapes() {
         let jobs = vec![(JobSeq(1), JobName::new("wxyz", JobSeq(1)))];
         let submit = Submit { pool: name.to_owned(), walltime_seconds: None, jobs, exclude: Vec::new() };

@@ -348,7 +348,7 @@ impl Bed {
     #[track_caller]
     pub(crate) fn nothing_left(&self) {
         // The bash of a job ends a moment after its cluster.
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let left = processes_with(self.root());
             if left.is_empty() {

@@ -68,6 +68,8 @@ fn memory_in_the_sites_units() {
     fs::write(folder.join("lsf.conf"), "LSF_UNIT_FOR_LIMITS=GB\n").unwrap();
     lsf.bed.set("LSF_ENVDIR", folder.to_str().unwrap());
     lsf.up(&["--cores", "2", "--memory", "4GB", "--wait", "1"]);
+    let shown = lsf.bed.ok(&["render", "--cores", "2", "--memory", "4GB"]);
+    assert!(shown.contains("#BSUB -R \"span[hosts=1] rusage[mem=2]\"\n#BSUB -M 4\n"), "{shown}");
     // 4 GB are 3.7 GiB: two for each of two slots, as `bparams` says.
     assert_eq!(lsf.records()[0]["memory"], 4u64 << 30);
     assert!(lsf.records()[0]["script"].as_str().unwrap().contains("#BSUB -M 4\n"));

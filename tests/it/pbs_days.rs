@@ -120,6 +120,8 @@ fn an_old_pbs() {
 #[test]
 fn torque() {
     let site = pbs(&json!({ "flavour": "torque", "version": "6.1.2", "history": false }));
+    let shown = site.ok(&["render", "--jobs", "3"]);
+    assert!(shown.contains("#PBS -t 0-2\n#PBS -l nodes=1:ppn=1\n"), "{shown}");
     site.ok(&["up", "--jobs", "3", "--memory", "200MB", "--walltime", "10m", "--wait", "3"]);
     let job = site.jobs()[1].clone();
     assert_eq!((&job["attrs"]["array"], &job["attrs"]["resources"]["nodes"]), (&json!("0-2"), &json!("1:ppn=1")));

@@ -1,4 +1,4 @@
-//! What is peculiar to LSF's job scripts. Pure but for [`memory_of_this_host`], which reads the site's `lsf.conf`.
+//! What is peculiar to LSF's job scripts. Pure.
 //!
 //! `bsub` reads the script from its standard input, finds `#BSUB` lines anywhere in it, also behind the first
 //! command (capture bsub_late_directive), and copies it with a heredoc that ends at `_USER_SCRIPT_` (capture
@@ -6,9 +6,9 @@
 
 use super::site::Memory;
 use crate::backends::render::{Dialect, JobHome, RenderError, text};
+use crate::backends::said::Said;
 use crate::config::spec::PoolSpec;
 use serde_json::json;
-use std::path::PathBuf;
 
 /// LSF's.
 pub static DIALECT: Dialect = Dialect {
@@ -30,7 +30,7 @@ pub static DIALECT: Dialect = Dialect {
     index_word: "$LSB_JOBINDEX",
     first_index: 1,
     log_folder,
-    values: |home| values(home, memory_of_this_host()),
+    values,
 };
 
 /// The line on which LSF's copy of the script ends.
@@ -45,16 +45,12 @@ fn log_folder(folder: &str) -> Result<String, RenderError> {
     }
 }
 
-/// Reads `lsf.conf` where LSF itself looks for it; LSF's own defaults where it cannot be read.
-pub fn memory_of_this_host() -> Memory {
-    let folder = ["LSF_ENVDIR", "LSF_CONFDIR"].into_iter().find_map(std::env::var_os);
-    let path = folder.map_or_else(|| PathBuf::from("/etc"), PathBuf::from).join("lsf.conf");
-    let conf = std::fs::read(path).unwrap_or_default();
-    Memory::of_conf(&String::from_utf8_lossy(&conf))
-}
-
-fn values(home: &JobHome, memory: Memory) -> Result<serde_json::Value, RenderError> {
+fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
     let pool = &home.pool;
+    let memory = match home.said {
+        Said::Lsf(memory) => memory,
+        _ => Memory::USUAL,
+    };
     let line = pool.prologue.lines().find(|line| is_directive(line) || line.trim_end_matches('\r') == HEREDOC_END);
     if let Some(line) = line {
         return Err(RenderError::Refused(match is_directive(line) {
@@ -75,7 +71,7 @@ fn values(home: &JobHome, memory: Memory) -> Result<serde_json::Value, RenderErr
     });
     let own = pool.directives.iter().filter(|directive| resources_of(directive).is_none());
     Ok(json!({
-        "resources": quote(&resources(pool, memory, &[]))?,
+        "resources": quote(&resources(pool, memory))?,
         "limit": pool.memory_bytes.map(|bytes| bytes.div_ceil(memory.limit_unit).max(1)),
         "minutes": pool.walltime_seconds.map(|seconds| seconds.div_ceil(60).max(1)),
         "queue_word": word(&pool.queue)?,
@@ -113,43 +109,30 @@ fn resources_of(directive: &str) -> Option<String> {
 }
 
 /// Returns the resource requirement of a job: one string, for of several `-R` OpenLava takes the last.
-pub fn resources(pool: &PoolSpec, memory: Memory, avoid: &[String]) -> String {
-    let given: Vec<String> = pool.directives.iter().filter_map(|directive| resources_of(directive)).collect();
-    let all = |avoid: &[String]| {
-        let mut sections = Sections::default();
-        given.iter().for_each(|text| sections.add(text));
-        if let Some(constraint) = &pool.constraint {
-            sections.add(constraint);
-        }
-        let excluded = pool.exclude.iter().flat_map(|hosts| hosts.split([',', ' '])).filter(|host| !host.is_empty());
-        for host in excluded.chain(avoid.iter().map(String::as_str)).filter(|host| !host.contains(['\'', '"', ']'])) {
-            sections.select.push(format!("hname!='{host}'"));
-        }
-        if let Some(bytes) = pool.memory_bytes {
-            let share = if memory.reserve_per_slot { bytes.div_ceil(u64::from(pool.cores.max(1))) } else { bytes };
-            sections.usage.push(format!("mem={}", share.div_ceil(memory.reserve_unit).max(1)));
-        }
-        sections.text()
-    };
-    let whole = all(avoid);
-    if whole.len() > RESOURCES_LIMIT_BYTES { all(&[]) } else { whole }
+fn resources(pool: &PoolSpec, memory: Memory) -> String {
+    let mut sections = Sections::default();
+    let given = pool.directives.iter().filter_map(|directive| resources_of(directive));
+    given.for_each(|text| sections.add(&text));
+    if let Some(constraint) = &pool.constraint {
+        sections.add(constraint);
+    }
+    let excluded = pool.exclude.iter().flat_map(|hosts| hosts.split([',', ' '])).filter(|host| !host.is_empty());
+    for host in excluded.filter(|host| !host.contains(['\'', '"', ']'])) {
+        sections.select.push(format!("hname!='{host}'"));
+    }
+    if let Some(bytes) = pool.memory_bytes {
+        let share = if memory.reserve_per_slot { bytes.div_ceil(u64::from(pool.cores.max(1))) } else { bytes };
+        sections.usage.push(format!("mem={}", share.div_ceil(memory.reserve_unit).max(1)));
+    }
+    sections.text()
 }
 
-/// Returns a script with another resource requirement than the one it was rendered with.
-///
-/// # Errors
-/// If it cannot be quoted.
-pub fn with_resources(script: &str, resources: &str) -> Result<String, RenderError> {
-    let line = format!("#BSUB -R {}", quote(resources)?);
-    let mut done = false;
-    let lines = script.split_inclusive('\n').map(|old| match !done && old.starts_with("#BSUB -R ") {
-        true => {
-            done = true;
-            format!("{line}\n")
-        }
-        false => old.to_owned(),
-    });
-    Ok(lines.collect())
+/// Returns the pool with further nodes to avoid, if they fit.
+pub fn avoiding(pool: &PoolSpec, memory: Memory, nodes: &[String]) -> PoolSpec {
+    let all = pool.exclude.iter().chain(nodes).cloned().collect::<Vec<_>>().join(",");
+    let avoiding = PoolSpec { exclude: Some(all).filter(|all| !all.is_empty()), ..pool.clone() };
+    let fits = resources(&avoiding, memory).len() <= RESOURCES_LIMIT_BYTES;
+    if fits { avoiding } else { pool.clone() }
 }
 
 /// The sections of a resource requirement (`select[…] rusage[…] order[…]`); without a name it is a selection.

@@ -4,6 +4,7 @@
 //! Jobs are read from the text of `qstat -f`, which all of them print alike. The JSON of some holds only the first of
 //! several jobs, or is none (captures qstat_multi_x_json_ok, v23_json_nasty).
 
+use super::script::Tongue;
 use std::collections::BTreeMap;
 
 /// Most elements of a range that are looked at (OpenPBS's own `max_array_size` is 10,000 unless set otherwise).
@@ -182,6 +183,13 @@ pub(crate) struct Version {
     pub(super) torque: bool,
     /// As it says.
     pub(super) number: String,
+}
+
+impl Version {
+    /// How it is asked.
+    pub(super) fn tongue(&self) -> Tongue {
+        if self.torque { Tongue::Torque } else { Tongue::Professional }
+    }
 }
 
 /// Reads `qstat --version`: `pbs_version = 23.06.06` (capture qstat_version); TORQUE says `Version: 6.1.2`.

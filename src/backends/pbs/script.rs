@@ -1,10 +1,20 @@
 //! What is peculiar to PBS's job scripts. Pure.
 //!
-//! The script speaks PBS Professional's language; [`for_torque`] translates what TORQUE says otherwise.
+//! [`Tongue`]: TORQUE says some things otherwise.
 
 use crate::backends::render::{Dialect, JobHome, RenderError, text};
+use crate::backends::said::Said;
 use crate::config::spec::PoolSpec;
 use serde_json::json;
+
+/// How a PBS is asked for resources and arrays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tongue {
+    /// By `-l select` and `-J`: PBS Professional and OpenPBS.
+    Professional,
+    /// By `-l nodes` and `-t`: TORQUE (qsub(1), 6.1).
+    Torque,
+}
 
 /// PBS's.
 pub static DIALECT: Dialect = Dialect {
@@ -65,8 +75,11 @@ fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
     if split(&pool.constraint) || split(&pool.nodelist) {
         return refused("PBS takes a --constraint or --nodelist without spaces, quotes and backslashes only");
     }
+    let torque = matches!(home.said, Said::Pbs(Tongue::Torque));
     Ok(json!({
-        "select": select(pool),
+        "array_option": if torque { "-t" } else { "-J" },
+        "chunk": if torque { nodes(pool) } else { select(pool) },
+        "job_memory": memory(pool).filter(|_| torque).map(|memory| format!("mem={memory}")),
         "time": pool.walltime_seconds.map(time),
         "delivered": is_deliverable(text(&home.folder)?),
     }))
@@ -89,18 +102,8 @@ fn select(pool: &PoolSpec) -> String {
     chunk
 }
 
-fn memory(pool: &PoolSpec) -> Option<String> {
-    pool.memory_bytes.map(|bytes| format!("{}mb", bytes.div_ceil(1 << 20)))
-}
-
-/// `hours:minutes:seconds`; hours may be more than a day's.
-fn time(seconds: u64) -> String {
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-/// Returns a script in TORQUE's language: `nodes` instead of `select`, `-t` instead of `-J` (TORQUE 6.1,
-/// administrator's guide, "Requesting resources" and qsub(1)).
-pub fn for_torque(script: &str, pool: &PoolSpec) -> String {
+/// TORQUE's way to say it; memory is the job's there (administrator's guide 6.1, "Requesting resources").
+fn nodes(pool: &PoolSpec) -> String {
     let mut nodes = format!("nodes={}:ppn={}", pool.nodelist.as_deref().unwrap_or("1"), pool.cores);
     if pool.gpus > 0 {
         nodes.push_str(&format!(":gpus={}", pool.gpus));
@@ -108,23 +111,16 @@ pub fn for_torque(script: &str, pool: &PoolSpec) -> String {
     if let Some(feature) = &pool.constraint {
         nodes.push_str(&format!(":{feature}"));
     }
-    let mut out = String::new();
-    for line in script.lines() {
-        match (line.strip_prefix("#PBS -J "), line.starts_with("#PBS -l ") && line.contains("select=1:ncpus=")) {
-            (Some(range), _) => out.push_str(&format!("#PBS -t {range}\n")),
-            (None, true) => {
-                out.push_str(&format!("#PBS -l {nodes}\n"));
-                if let Some(memory) = memory(pool) {
-                    out.push_str(&format!("#PBS -l mem={memory}\n"));
-                }
-            }
-            (None, false) => {
-                out.push_str(line);
-                out.push('\n');
-            }
-        }
-    }
-    out
+    nodes
+}
+
+fn memory(pool: &PoolSpec) -> Option<String> {
+    pool.memory_bytes.map(|bytes| format!("{}mb", bytes.div_ceil(1 << 20)))
+}
+
+/// `hours:minutes:seconds`; hours may be more than a day's.
+fn time(seconds: u64) -> String {
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 #[cfg(test)]
@@ -211,7 +207,8 @@ mod tests {
         let mut home = home();
         home.pool.gpus = 1;
         home.pool.constraint = Some("fast".into());
-        let script = for_torque(&render(&home, 3).unwrap(), &home.pool);
+        home.said = Said::Pbs(Tongue::Torque);
+        let script = render(&home, 3).unwrap();
         insta::assert_snapshot!(head(&script), @r"
         #!/bin/bash
         #PBS -N dcabcd-000007

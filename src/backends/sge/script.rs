@@ -1,7 +1,8 @@
 //! What is peculiar to Grid Engine's job scripts. Pure.
 
 use crate::backends::render::{Dialect, JobHome, RenderError};
-use crate::backends::sge::site::Resource;
+use crate::backends::said::Said;
+use crate::backends::sge::site::{Found, Resource};
 use serde_json::json;
 
 /// Grid Engine's.
@@ -50,7 +51,7 @@ fn log_folder(folder: &str) -> Result<String, RenderError> {
 }
 
 fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
-    let JobHome { pool, grid_engine: site, .. } = home;
+    let pool = &home.pool;
     // It looks for its directives in the whole script.
     if let Some(line) = pool.prologue.lines().find(|line| line.starts_with("#$")) {
         let why = "which Grid Engine takes for a directive: give it as --directive, or put a blank before it";
@@ -67,10 +68,17 @@ fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
         "first_index": FIRST_INDEX,
         "pe": environment(home)?,
         "memory": memory(home)?,
-        "gpu": gpu(home, site.gpu.as_ref())?,
+        "gpu": gpu(home)?,
         "time": pool.walltime_seconds,
         "hosts": hosts(pool.nodelist.as_deref(), pool.exclude.as_deref()),
     }))
+}
+
+fn found(home: &JobHome) -> Option<&Found> {
+    match &home.said {
+        Said::Sge(found) => Some(found),
+        _ => None,
+    }
 }
 
 /// Whether the user's own directives have this option.
@@ -84,7 +92,7 @@ fn environment(home: &JobHome) -> Result<Option<&str>, RenderError> {
     if cores == 1 || has(home, "-pe") {
         return Ok(None);
     }
-    home.grid_engine.pe.as_deref().map(Some).ok_or_else(|| {
+    found(home).and_then(|found| found.pe.as_deref()).map(Some).ok_or_else(|| {
         RenderError::Refused(format!(
             "no parallel environment is known here that keeps {cores} cores on one host (allocation_rule $pe_slots): \
              `qconf -spl` lists all; name one with --directive '-pe NAME {cores}', or ask for --cores 1"
@@ -95,7 +103,7 @@ fn environment(home: &JobHome) -> Result<Option<&str>, RenderError> {
 /// Memory is a slot's in most places: the job's, divided by its slots and rounded up.
 fn memory(home: &JobHome) -> Result<Option<String>, RenderError> {
     let Some(bytes) = home.pool.memory_bytes else { return Ok(None) };
-    let Some(Resource { name, per_slot }) = &home.grid_engine.memory else {
+    let Some(Resource { name, per_slot }) = found(home).and_then(|found| found.memory.as_ref()) else {
         let why = "no resource is known by which memory is asked for here: `qconf -sc` lists all; \
             leave --memory out, and ask with --directive '-l NAME=AMOUNT'";
         return Err(RenderError::Refused(why.to_owned()));
@@ -104,9 +112,9 @@ fn memory(home: &JobHome) -> Result<Option<String>, RenderError> {
     Ok(Some(format!("{name}={}M", bytes.div_ceil(parts << 20))))
 }
 
-fn gpu(home: &JobHome, resource: Option<&Resource>) -> Result<Option<String>, RenderError> {
+fn gpu(home: &JobHome) -> Result<Option<String>, RenderError> {
     let (gpus, cores) = (home.pool.gpus, home.pool.cores.max(1));
-    match resource {
+    match found(home).and_then(|found| found.gpu.as_ref()) {
         _ if gpus == 0 => Ok(None),
         None => Err(RenderError::Refused(
             "no resource is known by which GPUs are asked for here: `qconf -sc` lists all; ask with --directive '-l NAME=COUNT'"

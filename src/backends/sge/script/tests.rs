@@ -1,6 +1,6 @@
 use super::*;
 use crate::backends::render::{RenderInput, render_job_script};
-use crate::backends::sge::site::Found;
+use crate::backends::sge::site::Resource;
 use crate::config::spec::{BackendKind, PoolSpec};
 use crate::runtime::ids::JobSeq;
 use std::path::PathBuf;
@@ -26,13 +26,17 @@ fn home(change: impl FnOnce(&mut JobHome)) -> JobHome {
         walltime_choices: Vec::new(),
     };
     let resource = |name: &str, per_slot| Some(Resource { name: name.to_owned(), per_slot });
-    let grid_engine =
-        Found { pe: Some("smp".to_owned()), memory: resource("h_vmem", true), gpu: resource("gpu", true) };
+    let found = Found { pe: Some("smp".to_owned()), memory: resource("h_vmem", true), gpu: resource("gpu", true) };
     let folder = PathBuf::from("/home/u/state/default");
     let mut home = JobHome::new(folder, PathBuf::from("/opt/dcluster"), "abcd", pool);
-    home.grid_engine = grid_engine;
+    home.said = Said::Sge(found);
     change(&mut home);
     home
+}
+
+fn known(home: &mut JobHome) -> &mut Found {
+    let Said::Sge(found) = &mut home.said else { panic!("it has said nothing") };
+    found
 }
 
 fn script(count: u32, change: impl FnOnce(&mut JobHome)) -> Result<String, String> {
@@ -90,7 +94,7 @@ fn one_job_is_no_array_and_one_core_needs_no_environment() {
         home.pool.queue = None;
         home.pool.account = None;
         home.pool.directives = vec![];
-        home.grid_engine.pe = None;
+        known(home).pe = None;
     });
     insta::assert_snapshot!(text, @r###"
     #$ -N dcabcd-000003
@@ -114,18 +118,18 @@ fn the_shell_is_named() {
 #[test]
 fn memory_is_divided_by_slots() {
     assert!(asks(1, |_| {}).contains("-l h_vmem=1908M"), "8 GB in four slots, rounded up");
-    let job = asks(1, |home| home.grid_engine.memory = Some(Resource { name: "mem".to_owned(), per_slot: false }));
+    let job = asks(1, |home| known(home).memory = Some(Resource { name: "mem".to_owned(), per_slot: false }));
     assert!(job.contains("-l mem=7630M"), "{job}");
-    let none = script(1, |home| home.grid_engine.memory = None).unwrap_err();
+    let none = script(1, |home| known(home).memory = None).unwrap_err();
     assert!(none.contains("qconf -sc") && none.contains("--memory"), "{none}");
 }
 
 #[test]
 fn without_an_environment_it_says_so() {
-    let none = script(1, |home| home.grid_engine.pe = None).unwrap_err();
+    let none = script(1, |home| known(home).pe = None).unwrap_err();
     assert!(none.contains("$pe_slots") && none.contains("-pe NAME 4") && none.contains("--cores 1"), "{none}");
     let own = asks(1, |home| {
-        home.grid_engine.pe = None;
+        known(home).pe = None;
         home.pool.directives = vec!["-pe mine 4".to_owned()];
     });
     assert_eq!(own.matches("-pe").count(), 1, "{own}");
@@ -137,7 +141,7 @@ fn gpus_by_slot() {
     assert!(script(1, |home| home.pool.gpus = 3).unwrap_err().contains("multiple of the 4 cores"));
     let job = asks(1, |home| {
         home.pool.gpus = 3;
-        home.grid_engine.gpu = Some(Resource { name: "gpu".to_owned(), per_slot: false });
+        known(home).gpu = Some(Resource { name: "gpu".to_owned(), per_slot: false });
     });
     assert!(job.contains("-l gpu=3"), "{job}");
 }
