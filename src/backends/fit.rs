@@ -102,14 +102,15 @@ fn one(pool: &PoolSpec, queue: &Queue) -> Option<(String, String, String)> {
     if let Some(closed) = &queue.closed {
         return Some((format!("queue {name} takes no jobs"), closed.clone(), "wait until it does".to_owned()));
     }
-    // Of several to choose from the shortest counts.
-    let walltime = pool.walltime_choices.first().copied().or(pool.walltime_seconds).filter(|_| pool.qos.is_none());
+    // Of several to choose from the longest counts: each may be asked for.
+    let walltime = pool.walltime_seconds.filter(|_| pool.qos.is_none());
     if let (Some(asked), Some(most)) = (walltime, queue.max_walltime_seconds)
         && asked > most
     {
+        let auto = if pool.walltime_choices.first().is_some_and(|least| *least <= most) { "auto:" } else { "" };
         let (asked, most) = (clock_duration(asked), clock_duration(most));
         let what = format!("a walltime of {asked} is more than queue {name} allows");
-        return Some((what, format!("its limit is {most}"), format!("--walltime {most}")));
+        return Some((what, format!("its limit is {most}"), format!("--walltime {auto}{most}")));
     }
     if let Some(most) = queue.max_cores
         && pool.cores > most
@@ -215,6 +216,10 @@ mod tests {
                 "a walltime of 2-01:00:00 is more than queue \"regular\" allows | its limit is 2-00:00:00 | --walltime 2-00:00:00",
             ),
             (
+                PoolSpec { walltime_choices: vec![1800, 7200], ..pool(Some("debug"), 2) },
+                "a walltime of 02:00:00 is more than queue \"debug\" allows | its limit is 01:00:00 | --walltime auto:01:00:00, or --queue regular",
+            ),
+            (
                 PoolSpec { cores: 25, ..pool(Some("regular"), 1) },
                 "25 cores are more than one job can have in queue \"regular\" | its limit on one node is 24 | --cores 24",
             ),
@@ -249,7 +254,7 @@ mod tests {
             pool(Some("debug"), 1),
             PoolSpec { cores: 24, memory_bytes: Some(100 << 30), ..pool(Some("regular"), 48) },
             pool(Some("debug,regular"), 48),
-            PoolSpec { walltime_choices: vec![1800, 7200], ..pool(Some("debug"), 2) },
+            PoolSpec { walltime_choices: vec![1800, 3600], ..pool(Some("debug"), 1) },
             pool(None, 1),
             pool(None, 0),
         ] {
