@@ -126,7 +126,17 @@ fn one(pool: &PoolSpec, queue: &Queue) -> Option<(String, String, String)> {
         let fix = format!("--memory {}MiB", most >> 20);
         return Some((what, format!("its limit on one node is {}", human_size(most)), fix));
     }
-    None
+    match queue.max_gpus {
+        Some(0) if pool.gpus > 0 => {
+            let (what, why) = (format!("queue {name} has no GPUs"), "none of its nodes has any");
+            Some((what, why.to_owned(), "leave --gpus out".to_owned()))
+        }
+        Some(most) if pool.gpus > most => {
+            let what = format!("{} are more than one job can have in queue {name}", count(pool.gpus.into(), "GPU"));
+            Some((what, format!("its limit on one node is {most}"), format!("--gpus {most}")))
+        }
+        _ => None,
+    }
 }
 
 /// Adds the queues that would take the job to another advice.
@@ -161,6 +171,7 @@ pub fn limits(queue: &Queue) -> String {
     }
     words.extend(queue.max_cores.map(|cores| count(cores.into(), "core")));
     words.extend(queue.max_memory_bytes.map(human_size));
+    words.extend(queue.max_gpus.filter(|gpus| *gpus > 0).map(|gpus| count(gpus.into(), "GPU")));
     words.extend(queue.max_jobs.map(|jobs| count(jobs.into(), "job")));
     match (&queue.closed, words.is_empty()) {
         (Some(closed), _) => format!("closed: {closed}"),
@@ -179,12 +190,13 @@ mod tests {
             max_walltime_seconds: (hours > 0).then_some(hours * 3600),
             max_cores: Some(24),
             max_memory_bytes: Some(100 << 30),
+            max_gpus: Some(2),
             ..Queue::default()
         }
     }
 
     fn site() -> Site {
-        let debug = Queue { is_default: true, max_cores: Some(4), ..queue("debug", 1) };
+        let debug = Queue { is_default: true, max_cores: Some(4), max_gpus: Some(0), ..queue("debug", 1) };
         let shut = Queue { closed: Some("State=DRAIN".to_owned()), ..queue("shut", 0) };
         Site { queues: vec![debug, queue("regular", 48), shut], ..Site::default() }
     }
@@ -226,6 +238,14 @@ mod tests {
             (
                 PoolSpec { memory_bytes: Some(120 << 30), ..pool(Some("regular"), 1) },
                 "120 GiB of memory are more than one job can have in queue \"regular\" | its limit on one node is 100 GiB | --memory 102400MiB",
+            ),
+            (
+                PoolSpec { gpus: 1, ..pool(Some("debug"), 1) },
+                "queue \"debug\" has no GPUs | none of its nodes has any | leave --gpus out, or --queue regular",
+            ),
+            (
+                PoolSpec { gpus: 3, ..pool(Some("regular"), 1) },
+                "3 GPUs are more than one job can have in queue \"regular\" | its limit on one node is 2 | --gpus 2",
             ),
             (
                 pool(Some("regulr"), 1),

@@ -166,6 +166,8 @@ pub struct Queue {
     pub max_cores: Option<u32>,
     /// Most bytes of memory that one job can have on one node.
     pub max_memory_bytes: Option<u64>,
+    /// Most GPUs that one job can have on one node; 0 = there are none.
+    pub max_gpus: Option<u32>,
     /// Most jobs a user may have in it, running or pending.
     pub max_jobs: Option<u32>,
 }

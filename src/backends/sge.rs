@@ -306,7 +306,7 @@ impl Backend for Sge {
             let call = Call::new("qconf").args(words.iter().copied());
             Ok::<_, BackendError>(run(Verb::List, &call).await?.stdout)
         };
-        let (memory, _) = site::resources(&text(&["-sc"]).await?);
+        let (memory, gpu) = site::resources(&text(&["-sc"]).await?);
         let names = text(&["-sql"]).await?;
         let mut queues = Vec::new();
         for name in names.split_whitespace().take(OBJECTS_LIMIT) {
@@ -325,7 +325,7 @@ impl Backend for Sge {
         let max_jobs = self.settings().await?.get("max_u_jobs").and_then(|n| n.parse().ok()).filter(|n| *n > 0);
         Ok(Site {
             version: site::version(&help.unwrap_or_default()),
-            queues: site::queue_limits(&queues, &hosts, memory.as_ref(), &summary, max_jobs),
+            queues: site::queue_limits(&queues, &hosts, (memory.as_ref(), gpu.as_ref()), &summary, max_jobs),
             accounting: Some(self.accounts().await),
         })
     }

@@ -118,6 +118,9 @@ fn with_limits(origins: &mut BTreeMap<String, String>, asked: Option<&str>, site
     if let Some(bytes) = queue.max_memory_bytes {
         add("memory_bytes", format!("at most {}", human_size(bytes)));
     }
+    if let Some(gpus) = queue.max_gpus {
+        add("gpus", format!("at most {gpus}"));
+    }
 }
 
 /// Says of every field of a pool where it came from, and of sizes and times what they became. The

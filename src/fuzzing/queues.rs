@@ -74,13 +74,13 @@ pub fn sge(data: &[u8]) {
     parse::not_deleted(&text);
     reasons::meaning(&text);
     classified(errors::classify, &text);
-    let (memory, _) = site::resources(&text);
+    let (memory, gpu) = site::resources(&text);
     let environments: Vec<_> = site::pe(&text).into_iter().collect();
     let queues = site::queues(&text);
     let offers: BTreeSet<String> = queues.iter().flat_map(site::offered).collect();
     site::choose_pe(&environments, &offers, 4);
     let host: BTreeMap<String, String> = site::settings(&text);
-    offered(&site::queue_limits(&queues, &[host], memory.as_ref(), &text, None));
+    offered(&site::queue_limits(&queues, &[host], (memory.as_ref(), gpu.as_ref()), &text, None));
     site::version(&text);
 }
 

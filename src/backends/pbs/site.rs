@@ -2,6 +2,7 @@
 
 use super::parse::{Record, bytes, nodes, records, seconds};
 use crate::backends::{Queue, batch::bounded};
+use std::collections::BTreeMap;
 
 /// Most queues kept.
 const QUEUES_LIMIT: usize = 1000;
@@ -32,7 +33,7 @@ pub(crate) fn server(text: &str) -> Server {
 }
 
 /// Returns the queues of `qstat -Qf`; `user` is who asks. A limit on cores or memory is that of the queue or of the
-/// largest node, whichever is less: a job of ours is on one node.
+/// largest host, whichever is less: a job of ours is on one host.
 pub(crate) fn queues(text: &str, server: &Server, node_text: &str, user: &str) -> Vec<Queue> {
     let largest = largest(node_text);
     let queue = |record: Record| {
@@ -45,8 +46,9 @@ pub(crate) fn queues(text: &str, server: &Server, node_text: &str, user: &str) -
                 .and_then(seconds)
                 .or(server.max_walltime_seconds),
             default_walltime_seconds: record.get("resources_default.walltime").and_then(seconds),
-            max_cores: least(number("resources_max.ncpus"), largest.0),
-            max_memory_bytes: least(record.get("resources_max.mem").and_then(bytes), largest.1),
+            max_cores: least(number("resources_max.ncpus"), largest.cores),
+            max_memory_bytes: least(record.get("resources_max.mem").and_then(bytes), largest.memory_bytes),
+            max_gpus: least(number("resources_max.ngpus"), largest.gpus),
             max_jobs: max_jobs(&record),
             name: bounded(&record.name),
         }
@@ -61,15 +63,42 @@ fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     }
 }
 
-/// Most cores and most memory of a node, also of one that is down: it may come back.
-fn largest(text: &str) -> (Option<u32>, Option<u64>) {
-    let all = nodes(text);
-    let cores = |node: &Record| node.get("resources_available.ncpus").or_else(|| node.get("np"))?.trim().parse().ok();
-    let memory = |node: &Record| {
+/// What a host has.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Host {
+    cores: Option<u32>,
+    memory_bytes: Option<u64>,
+    gpus: Option<u32>,
+}
+
+/// The most that one host has, of each, by `pbsnodes -av`; TORQUE's by `pbsnodes -a`. A chunk may be taken from several
+/// vnodes of a host (PBS Professional's reference guide, "Placing Jobs on Vnodes"), so theirs are added up. A host that
+/// is down may come back.
+fn largest(text: &str) -> Host {
+    let mut hosts: BTreeMap<String, Host> = BTreeMap::new();
+    for node in nodes(text) {
+        let number =
+            |keys: [&str; 2]| -> Option<u32> { keys.iter().find_map(|key| node.get(key))?.trim().parse().ok() };
         let torque = || node.get("status")?.split(',').find_map(|part| part.strip_prefix("physmem="));
-        bytes(node.get("resources_available.mem").or_else(torque)?)
-    };
-    (all.iter().filter_map(cores).max(), all.iter().filter_map(memory).max())
+        let host = node.get("resources_available.host").unwrap_or(&node.name).trim().to_owned();
+        let host = hosts.entry(host).or_default();
+        host.cores = sum(host.cores, number(["resources_available.ncpus", "np"]), u32::saturating_add);
+        host.gpus = sum(host.gpus, number(["resources_available.ngpus", "gpus"]), u32::saturating_add);
+        let memory = node.get("resources_available.mem").or_else(torque).and_then(bytes);
+        host.memory_bytes = sum(host.memory_bytes, memory, u64::saturating_add);
+    }
+    Host {
+        cores: hosts.values().filter_map(|host| host.cores).max(),
+        memory_bytes: hosts.values().filter_map(|host| host.memory_bytes).max(),
+        gpus: hosts.values().filter_map(|host| host.gpus).max(),
+    }
+}
+
+fn sum<T>(one: Option<T>, other: Option<T>, add: fn(T, T) -> T) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(add(one, other)),
+        (one, other) => one.or(other),
+    }
 }
 
 fn closed(record: &Record, user: &str) -> Option<String> {
@@ -131,10 +160,26 @@ mod tests {
         assert_eq!(super::queues(QUEUES, &server, "", "me")[0].max_cores, None, "nodes are not shown everywhere");
     }
 
+    /// A chunk may be taken from all vnodes of its host.
+    #[test]
+    fn vnodes_of_a_host_are_added_up() {
+        let vnode = |name: &str, host: &str, cores: u32, gpus: u32| {
+            format!(
+                "{name}\n     state = free\n     resources_available.host = {host}\n     \
+                 resources_available.mem = 1gb\n     resources_available.ncpus = {cores}\n     \
+                 resources_available.ngpus = {gpus}\n\n"
+            )
+        };
+        let text =
+            [vnode("a", "a", 0, 0), vnode("a[0]", "a", 64, 2), vnode("a[1]", "a", 64, 2), vnode("b", "b", 96, 0)];
+        let most = Host { cores: Some(128), memory_bytes: Some(3 << 30), gpus: Some(4) };
+        assert_eq!(largest(&text.concat()), most);
+    }
+
     #[test]
     fn torque() {
         let nodes = "n1\n     state = free\n     np = 8\n     status = opsys=linux,physmem=2048kb,ncpus=8\n";
-        assert_eq!(largest(nodes), (Some(8), Some(2 << 20)));
+        assert_eq!(largest(nodes), Host { cores: Some(8), memory_bytes: Some(2 << 20), gpus: None });
         assert_eq!(server("Server: a\n    max_job_array_size = 50\n").max_array, Some(50));
         assert_eq!(server("").max_array, None);
     }

@@ -166,13 +166,14 @@ pub fn offered(queue: &BTreeMap<String, String>) -> BTreeSet<String> {
 pub fn queue_limits(
     queues: &[BTreeMap<String, String>],
     hosts: &[BTreeMap<String, String>],
-    memory: Option<&Resource>,
+    (memory, gpu): (Option<&Resource>, Option<&Resource>),
     summary: &str,
     max_jobs: Option<u32>,
 ) -> Vec<Queue> {
     let of_hosts = |name: &str| hosts.iter().filter_map(|host| capacity(host, name)).max();
     let host_slots = of_hosts("slots");
-    let host_memory = memory.and_then(|memory| of_hosts(&memory.name));
+    let of_resource = |resource: Option<&Resource>| resource.and_then(|resource| of_hosts(&resource.name));
+    let (host_memory, host_gpus) = (of_resource(memory), of_resource(gpu));
     let one = |queue: &BTreeMap<String, String>| {
         let name = queue.get("qname")?.clone();
         let each = |key: &str, read: fn(&str) -> Option<u64>| queue.get(key).and_then(|value| largest(value, read));
@@ -188,6 +189,7 @@ pub fn queue_limits(
             default_walltime_seconds: walltime,
             max_cores: cores.and_then(|cores| u32::try_from(cores).ok()),
             max_memory_bytes: host_memory,
+            max_gpus: host_gpus.and_then(|gpus| u32::try_from(gpus).ok()),
             max_jobs,
             name: bounded(&name),
         })
@@ -308,7 +310,7 @@ mod tests {
         let host = settings(include_str!("../../../tests/fixtures/sge/qconf_se.out"));
         let memory = Resource { name: "h_vmem".to_owned(), per_slot: true };
         let summary = include_str!("../../../tests/fixtures/sge/qstat_gc.out");
-        let all = queue_limits(&queues, &[host], Some(&memory), summary, Some(10));
+        let all = queue_limits(&queues, &[host], (Some(&memory), None), summary, Some(10));
         let short = Queue {
             name: "short.q".to_owned(),
             is_default: true,
@@ -317,6 +319,7 @@ mod tests {
             default_walltime_seconds: Some(600),
             max_cores: Some(16),
             max_memory_bytes: Some(64 << 30),
+            max_gpus: None,
             max_jobs: Some(10),
         };
         assert_eq!(all[1], short);

@@ -1,13 +1,13 @@
 //! What Slurm says of its partitions. Pure: the texts of `scontrol -a -o show partition`, of
-//! `sinfo -a -h -e -o '%R|%c|%m'` and of `scontrol show config`, checked on 22.05.8.
+//! `sinfo -a -h -e -o '%R|%c|%m|%G'` and of `scontrol show config`, checked on 22.05.8.
 
 use super::parse;
 use crate::backends::batch::bounded_to;
 use crate::backends::{Queue, Site};
 
-/// Format of `sinfo -o` that [`site`] reads: partition, cores and MiB of a kind of node. With `-e` nodes of
-/// different sizes are different lines; without, one line says `24+`.
-pub(super) const SINFO_FORMAT: &str = "%R|%c|%m";
+/// Format of `sinfo -o` that [`site`] reads: partition, cores, MiB and generic resources of a kind of node. With `-e`
+/// nodes of different sizes are different lines; without, one line says `24+`.
+pub(super) const SINFO_FORMAT: &str = "%R|%c|%m|%G";
 /// Most bytes of a name that is kept.
 const NAME_LIMIT_BYTES: usize = 255;
 
@@ -31,13 +31,20 @@ fn queue(line: &str, nodes: &str) -> Option<Queue> {
         (_, Some("YES")) => Some("RootOnly=YES".to_owned()),
         _ => None,
     };
-    let sizes = nodes.lines().filter_map(|line| {
-        let mut fields = line.rsplitn(3, '|');
-        let (memory, cores) = (fields.next()?, fields.next()?);
+    let mut cores = Vec::new();
+    let mut memory_mib = Vec::new();
+    let mut gpus = Vec::new();
+    for line in nodes.lines() {
+        let fields: Vec<&str> = line.rsplitn(4, '|').collect();
+        let [resources, memory, core, partition] = fields[..] else { continue };
+        if partition != name {
+            continue;
+        }
         let whole = |text: &str| text.trim_end_matches('+').parse::<u64>().ok();
-        (fields.next()? == name).then_some((whole(cores)?, whole(memory)?))
-    });
-    let (cores, memory_mib): (Vec<_>, Vec<_>) = sizes.unzip();
+        cores.extend(whole(core));
+        memory_mib.extend(whole(memory));
+        gpus.push(gpus_of(resources));
+    }
     let least = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
     let max_cores = least(cores.into_iter().max(), number("MaxCPUsPerNode"));
     let max_mib = least(memory_mib.into_iter().max(), number("MaxMemPerNode"));
@@ -49,8 +56,19 @@ fn queue(line: &str, nodes: &str) -> Option<Queue> {
         default_walltime_seconds: field("DefaultTime").and_then(parse::seconds),
         max_cores: max_cores.and_then(|cores| u32::try_from(cores).ok()),
         max_memory_bytes: max_mib.and_then(|mib| mib.checked_mul(1 << 20)),
+        max_gpus: gpus.into_iter().max(),
         max_jobs: None,
     })
+}
+
+/// `gpu:a100:4(S:0-1),gpu:v100:2,shard:8`, `(null)`; sockets stand in brackets (gres.conf(5)).
+fn gpus_of(resources: &str) -> u32 {
+    let count = |part: &str| {
+        let part = part.split('(').next()?;
+        let (name, count) = part.split_once(':')?;
+        (name == "gpu").then(|| count.rsplit(':').next()?.parse::<u32>().ok())?
+    };
+    resources.split(',').filter_map(count).fold(0, u32::saturating_add)
 }
 
 #[cfg(test)]
@@ -73,6 +91,7 @@ mod tests {
             default_walltime_seconds: Some(300),
             max_cores: Some(24),
             max_memory_bytes: Some(110_000 << 20),
+            max_gpus: Some(4),
             max_jobs: None,
         };
         assert_eq!(site.queues, [debug]);
@@ -95,13 +114,17 @@ mod tests {
 
     #[test]
     fn the_largest_node_counts_and_the_partitions_own_limit() {
-        let nodes = "p|24|110000\np|48|200000\nq|96|900000\na|b|8|1000\n";
+        let nodes =
+            "p|24|110000|(null)\np|48|200000|gpu:a100:2(S:0-1),gpu:v100:1\nq|96|900000|gpu:8\na|b|8|1000|shard:gpu:4\n";
         let found = queue("PartitionName=p MaxCPUsPerNode=UNLIMITED MaxMemPerNode=UNLIMITED", nodes).unwrap();
         assert_eq!((found.max_cores, found.max_memory_bytes), (Some(48), Some(200_000 << 20)));
         let found = queue("PartitionName=p MaxCPUsPerNode=20 MaxMemPerNode=100000", nodes).unwrap();
         assert_eq!((found.max_cores, found.max_memory_bytes), (Some(20), Some(100_000 << 20)));
         // `sinfo` without -e, as old versions answer.
-        assert_eq!(queue("PartitionName=p", "p|24+|110000+\n").unwrap().max_cores, Some(24));
-        assert_eq!(queue("PartitionName=a|b", nodes).unwrap().max_cores, Some(8));
+        assert_eq!(queue("PartitionName=p", "p|24+|110000+|(null)\n").unwrap().max_cores, Some(24));
+        let other = queue("PartitionName=a|b", nodes).unwrap();
+        assert_eq!((other.max_cores, other.max_gpus), (Some(8), Some(0)));
+        assert_eq!((found.max_gpus, queue("PartitionName=q", nodes).unwrap().max_gpus), (Some(3), Some(8)));
+        assert_eq!(queue("PartitionName=empty", nodes).unwrap().max_gpus, None, "it has no nodes");
     }
 }
