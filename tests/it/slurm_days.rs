@@ -123,7 +123,9 @@ fn refusals() {
     assert!(!site.folder.join("home/state/default").exists());
 
     // What Slurm itself says of its partitions is known before anything is made.
-    for (option, value, says) in [("--queue", "regulr", "did you mean --queue regular?"), ("--cores", "25", "is 24")] {
+    let impossible =
+        [("--queue", "regulr", "did you mean --queue regular?"), ("--cores", "25", "is 24"), ("--gpus", "5", "is 4")];
+    for (option, value, says) in impossible {
         let refused = site.run(&["up", option, value]);
         assert!(refused.code == 78 && refused.err.contains(says), "{refused:?}");
         assert!(!site.folder.join("home/state/default").exists() && site.calls("sbatch") == 0);
