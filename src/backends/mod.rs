@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod detect;
+pub mod errors;
 pub mod fit;
 mod folder;
 

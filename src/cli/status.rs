@@ -85,12 +85,11 @@ fn milliseconds(ms: u64) -> Duration {
 pub(super) fn screen(folder: &Folder, spec: &Spec, status: &Status, context: &Context) -> String {
     let backend = spec.backend;
     let flag = super::connect::cluster_flag(folder);
-    let mut text = format!(
-        "{} on {}, up {}",
-        folder.name(),
-        backend.as_str(),
-        duration(Duration::from_secs(status.uptime_seconds))
-    );
+    let up = match status.uptime_seconds {
+        0 => "less than 1 s".to_owned(),
+        seconds => duration(Duration::from_secs(seconds)),
+    };
+    let mut text = format!("{} on {}, up {up}", folder.name(), backend.as_str());
     let mut line = |label: &str, words: &str| {
         let _ = write!(text, "\n  {label:<8} {words}");
     };

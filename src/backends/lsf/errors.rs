@@ -4,9 +4,7 @@
 
 use crate::backends::ErrorClass;
 use crate::backends::batch::{Answer, Exit, Verb};
-
-/// A row: text that the answer contains, its class, what to do about it.
-type Row = (&'static str, ErrorClass, &'static str);
+use crate::backends::errors::{Row, class_of, first};
 
 const WAIT: &str = "LSF's master does not answer; `lsid` shows when it is back";
 const ENVIRONMENT: &str = "source LSF's profile.lsf, or set LSF_ENVDIR, in the shell that runs dcluster";
@@ -93,13 +91,11 @@ const ROWS: &[Row] = {
 /// Returns the class of a failed command and what to do about it.
 pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     let text = format!("{}\n{}", answer.stderr, answer.stdout);
-    if let Some((_, class, fix)) = ROWS.iter().find(|(row, ..)| text.contains(row)) {
-        let class = match (class, verb) {
-            // Only a submission leaves anything behind that must be looked for.
-            (ErrorClass::Ambiguous, v) if v != Verb::Submit => ErrorClass::Transient,
+    if let Some((_, class, fix)) = first(ROWS, |row| text.contains(row)) {
+        let class = match class {
             // "not submitted" is a promise, whatever was said on the way to it.
-            (ErrorClass::Ambiguous, _) if refused(answer) => ErrorClass::Transient,
-            (class, _) => *class,
+            ErrorClass::Ambiguous if refused(answer) => ErrorClass::Transient,
+            class => class_of(*class, verb),
         };
         return (class, Some((*fix).to_owned()));
     }
@@ -171,6 +167,7 @@ pub fn not_killed(stderr: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::errors::captures;
 
     fn answer(code: i32, stdout: &str, stderr: &str) -> Answer {
         Answer { exit: Exit::Code(code), stdout: stdout.to_owned(), stderr: stderr.to_owned() }
@@ -179,15 +176,13 @@ mod tests {
     #[test]
     fn every_capture_has_its_class() {
         let mut lines = Vec::new();
-        for entry in include_str!("../../../tests/fixtures/lsf/errors.txt").split("== ").skip(1) {
-            let (head, stderr) = entry.split_once('\n').unwrap();
-            let (name, code) = head.split_once(' ').unwrap();
+        for (name, code, stderr) in captures(include_str!("../../../tests/fixtures/lsf/errors.txt")) {
             let verb = match name {
                 n if n.contains("bkill") => Verb::Cancel,
                 n if n.contains("bjobs") || n.contains("bqueues") || n.contains("ping") => Verb::List,
                 _ => Verb::Submit,
             };
-            let answer = answer(code.parse().unwrap(), "", stderr);
+            let answer = answer(code, "", stderr);
             let (class, fix) = classify(verb, &answer);
             let word = match verb {
                 Verb::List if unknown_option(&answer) => "another format".to_owned(),

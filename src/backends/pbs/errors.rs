@@ -6,9 +6,7 @@
 use super::parse::submitted_id;
 use crate::backends::ErrorClass;
 use crate::backends::batch::{Answer, Exit, Verb};
-
-/// A row: text that stderr contains, its class, what to do about it.
-type Row = (&'static str, ErrorClass, &'static str);
+use crate::backends::errors::{Row, class_of, first};
 
 const WAIT: &str = "PBS's server does not answer; `qstat -B` shows when it is back";
 const LESS: &str = "ask for less: `qstat -Qf` shows the limits of each queue (resources_max)";
@@ -103,13 +101,11 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     if verb == Verb::Submit && submitted_id(&answer.stdout).is_some() {
         return (ErrorClass::Ambiguous, None);
     }
-    if let Some((_, class, fix)) = ROWS.iter().find(|(text, ..)| answer.stderr.contains(text)) {
-        // Only a submission leaves anything behind that must be looked for.
+    if let Some((_, class, fix)) = first(ROWS, |text| answer.stderr.contains(text)) {
         let class = match (class, verb) {
-            (ErrorClass::Ambiguous, v) if v != Verb::Submit => ErrorClass::Transient,
             // The id may be of a job that another user has by now, or the listing is not ours to see: later.
             (ErrorClass::Permanent, Verb::List | Verb::Account) => ErrorClass::Transient,
-            (class, _) => *class,
+            (class, _) => class_of(*class, verb),
         };
         return (class, Some((*fix).to_owned()));
     }
@@ -163,6 +159,7 @@ pub(super) fn no_such_option(answer: &Answer, letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::errors::captures;
 
     fn answer(code: i32, stderr: &str) -> Answer {
         Answer { exit: Exit::Code(code), stdout: String::new(), stderr: stderr.to_owned() }
@@ -171,15 +168,13 @@ mod tests {
     #[test]
     fn every_capture_has_its_class() {
         let mut lines = Vec::new();
-        for entry in include_str!("../../../tests/fixtures/pbs/errors.txt").split("== ").skip(1) {
-            let (head, stderr) = entry.split_once('\n').unwrap();
-            let (name, code) = head.split_once(' ').unwrap();
+        for (name, code, stderr) in captures(include_str!("../../../tests/fixtures/pbs/errors.txt")) {
             let verb = match name {
                 n if n.contains("qdel") || n.contains("qsig") => Verb::Cancel,
                 n if n.contains("qstat") || n.contains("nodes") || n.contains("qselect") => Verb::List,
                 _ => Verb::Submit,
             };
-            let answer = answer(code.parse().unwrap(), stderr);
+            let answer = answer(code, stderr);
             let (class, fix) = classify(verb, &answer);
             let fix = fix.map_or("", |_| ", fix");
             let single = if of_single_jobs(&answer) { ", of single jobs" } else { "" };

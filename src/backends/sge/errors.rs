@@ -3,9 +3,7 @@
 
 use crate::backends::ErrorClass;
 use crate::backends::batch::{Answer, Exit, Verb};
-
-/// A row: text that the answer contains, its class, what to do about it.
-type Row = (&'static str, ErrorClass, &'static str);
+use crate::backends::errors::{Row, class_of, first};
 
 const WAIT: &str = "Grid Engine's master does not answer; `qping` and `qstat -g c` show when it is back";
 const SETTINGS: &str = "load Grid Engine's module, or source its settings.sh, in the shell that runs dcluster";
@@ -64,11 +62,9 @@ const ROWS: &[Row] = {
 /// Returns the class of a failed command and what to do about it. `qdel` says everything on stdout.
 pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     let says = |text: &str| answer.stderr.contains(text) || answer.stdout.contains(text);
-    let row = ROWS.iter().find(|(text, ..)| says(text));
+    let row = first(ROWS, says);
     let class = match (row, verb, answer.exit) {
-        // Only a submission leaves anything behind that must be looked for.
-        (Some((_, ErrorClass::Ambiguous, _)), v, _) if v != Verb::Submit => ErrorClass::Transient,
-        (Some((_, class, _)), ..) => *class,
+        (Some((_, class, _)), ..) => class_of(*class, verb),
         // 25: try again later (qsub(1), "EXIT CODES").
         (None, Verb::Submit, Exit::Code(25)) => ErrorClass::Limit,
         // The master, or a site's verifier (JSV), said no.
@@ -91,6 +87,7 @@ pub fn not_accounted(answer: &Answer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::errors::captures;
 
     fn answer(code: i32, text: &str) -> Answer {
         let of = |mark: &str| {
@@ -102,16 +99,14 @@ mod tests {
     #[test]
     fn every_capture_has_its_class() {
         let mut lines = Vec::new();
-        for entry in include_str!("../../../tests/fixtures/sge/errors.txt").split("== ").skip(1) {
-            let (head, text) = entry.split_once('\n').unwrap();
-            let (name, code) = head.split_once(' ').unwrap();
+        for (name, code, text) in captures(include_str!("../../../tests/fixtures/sge/errors.txt")) {
             let verb = match name {
                 n if n.contains("qdel") => Verb::Cancel,
                 n if n.contains("qacct") => Verb::Account,
                 n if n.contains("qstat") || n == "noenv" || n == "noenv_direct" || n == "wrongcell" => Verb::List,
                 _ => Verb::Submit,
             };
-            let (class, fix) = classify(verb, &answer(code.parse().unwrap(), text));
+            let (class, fix) = classify(verb, &answer(code, text));
             let fix = fix.map_or("", |_| ", fix");
             lines.push(format!("{name} ({verb:?} {code}): {class:?}{fix}"));
         }

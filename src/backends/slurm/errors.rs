@@ -3,9 +3,7 @@
 
 use crate::backends::ErrorClass;
 use crate::backends::batch::{Answer, Exit, Verb};
-
-/// A row: text that stderr contains, its class, what to do about it.
-type Row = (&'static str, ErrorClass, &'static str);
+use crate::backends::errors::{Row, class_of, first};
 
 const LESS: &str =
     "ask for less: `sinfo -o '%P %l %c %m %G'` shows the walltime, cores, memory and GPUs of each partition";
@@ -111,13 +109,8 @@ const ROWS: &[Row] = {
 /// Returns the class of a failed command and what to do about it.
 pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     let Answer { exit, stderr, .. } = answer;
-    if let Some((_, class, fix)) = ROWS.iter().find(|(text, ..)| stderr.contains(text)) {
-        // Only a submission leaves anything behind that must be looked for.
-        let class = match (class, verb) {
-            (ErrorClass::Ambiguous, v) if v != Verb::Submit => ErrorClass::Transient,
-            (class, _) => *class,
-        };
-        return (class, Some((*fix).to_owned()));
+    if let Some((_, class, fix)) = first(ROWS, |text| stderr.contains(text)) {
+        return (class_of(*class, verb), Some((*fix).to_owned()));
     }
     let class = match (verb, *exit) {
         // scancel's exit code is Slurm's errno modulo 256: 1800 no contact, 2002 not yours (captures
@@ -142,6 +135,7 @@ pub fn no_accounting(stderr: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::errors::captures;
 
     fn classify(verb: Verb, exit: Exit, stderr: &str) -> (ErrorClass, Option<String>) {
         super::classify(verb, &Answer { exit, stdout: String::new(), stderr: stderr.to_owned() })
@@ -150,16 +144,14 @@ mod tests {
     #[test]
     fn every_capture_has_its_class() {
         let mut lines = Vec::new();
-        for entry in include_str!("../../../tests/fixtures/slurm/errors.txt").split("== ").skip(1) {
-            let (head, stderr) = entry.split_once('\n').unwrap();
-            let (name, code) = head.split_once(' ').unwrap();
+        for (name, code, stderr) in captures(include_str!("../../../tests/fixtures/slurm/errors.txt")) {
             let verb = match name {
                 n if n.contains("scancel") => Verb::Cancel,
                 n if n.contains("sacct") => Verb::Account,
                 n if n.contains("squeue") => Verb::List,
                 _ => Verb::Submit,
             };
-            let (class, fix) = classify(verb, Exit::Code(code.parse().unwrap()), stderr);
+            let (class, fix) = classify(verb, Exit::Code(code), stderr);
             let fix = fix.map_or("", |_| ", fix");
             lines.push(format!("{name} ({verb:?} {code}): {class:?}{fix}"));
         }
