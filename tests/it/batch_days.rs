@@ -26,7 +26,14 @@ macro_rules! table {
 
 table!(
     local: super::LOCAL, slurm: super::SLURM, sge: super::SGE, pbs: super::PBS, lsf: super::LSF;
-    [a_result_and_an_array, walltime, down_leaves_nothing, a_killed_server_finds_its_jobs, listings_that_fail_and_lie]
+    [
+        a_result_and_an_array,
+        walltime,
+        down_at_any_time,
+        down_leaves_nothing,
+        a_killed_server_finds_its_jobs,
+        listings_that_fail_and_lie
+    ]
 );
 
 /// This machine: its jobs are the workers that run.
@@ -52,6 +59,7 @@ static LOCAL: System = System {
         lines.collect()
     },
     cancel: "kill",
+    hold: "",
 };
 
 fn up(site: &Site, jobs: usize, more: &[&str]) {
@@ -88,6 +96,28 @@ fn walltime(system: &'static System) {
     site.task_in(&task, "finished");
     assert_eq!(site.read("runs"), "run\nrun\n");
     site.down();
+}
+
+/// `down` at each stage of a job's life.
+fn down_at_any_time(system: &'static System) {
+    let site = Site::on(system);
+    // Just submitted.
+    site.up(&["--jobs", "3"]);
+    site.down();
+    if !system.hold.is_empty() {
+        site.up(&["--jobs", "3", "--directive", system.hold]);
+        site.job_in("pending");
+        until("status says why", 60, || site.ok(&["status"]).contains("somebody holds it").then_some(()));
+        site.down();
+    }
+    // Started, its worker not yet.
+    site.up(&["--jobs", "2", "--prologue", "sleep 300"]);
+    site.job_in("started");
+    site.down();
+    // Twice, and with nothing there.
+    let again = site.run(&["down"]);
+    assert_eq!((again.code, again.err.contains("down already")), (0, true), "{again:?}");
+    assert_eq!(site.run(&["status"]).code, 69);
 }
 
 /// Jobs that run something deaf, and tasks that wait: all gone when `down` returns.

@@ -65,22 +65,6 @@ fn job_0_and_one_job_is_no_array() {
     site.down();
 }
 
-/// `down` at each stage of a job's life, where PBS keeps history.
-#[test]
-fn down_at_any_time() {
-    let site = pbs(&json!({ "scheduling": false }));
-    site.ok(&["up", "--jobs", "3"]);
-    site.job_in("pending");
-    site.down();
-    site.ok(&["up"]);
-    site.down();
-    site.set("scheduling", &json!(true));
-    site.ok(&["up", "--jobs", "2", "--prologue", "sleep 300"]);
-    site.job_in("started");
-    site.down();
-    site.run(&["down"]).expect(0).says("down already");
-}
-
 /// Without history what is over is unknown: what the script left, or silence, tells.
 #[test]
 fn history_off() {

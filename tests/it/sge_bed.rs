@@ -17,6 +17,7 @@ pub(crate) static SGE: System = System {
     user,
     queue,
     cancel: "qdel",
+    hold: "-h",
 };
 
 /// Takes the Grid Engine for this test alone; `None`, said on stderr, where there is none to test on.

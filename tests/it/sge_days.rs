@@ -78,30 +78,6 @@ fn a_good_day() {
     assert_eq!(value(&record(&id), "exit_status"), "0");
 }
 
-/// `down` at each stage of a job's life.
-#[test]
-fn down_at_any_time() {
-    let Some(_bed) = bed() else { return };
-    let site = site();
-    // Just submitted.
-    site.up(&["--jobs", "3"]);
-    site.down();
-    // Pending.
-    site.up(&["--jobs", "3", "--directive", "-h"]);
-    site.job_with("pending, with a reason", 60, |job| {
-        job["state"] == "pending" && job["reason"].as_str().is_some_and(|why| why.starts_with("hqw"))
-    });
-    assert!(site.ok(&["status"]).contains("somebody holds it"), "{}", site.story());
-    site.down();
-    // Started, its worker not yet.
-    site.up(&["--jobs", "2", "--prologue", "sleep 300"]);
-    site.job_in("started");
-    site.down();
-    // Twice.
-    let again = site.run(&["down"]);
-    assert_eq!((again.code, again.err.contains("down already")), (0, true), "{again:?}");
-}
-
 /// What Grid Engine refuses, and what it would never start: both at once, with the limit named.
 #[test]
 fn refusals() {

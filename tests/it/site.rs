@@ -35,6 +35,8 @@ pub(crate) struct System {
     pub(crate) queue: fn() -> String,
     /// The command that cancels a job.
     pub(crate) cancel: &'static str,
+    /// The directive by which a job is held; empty where there is none.
+    pub(crate) hold: &'static str,
 }
 
 pub(crate) static SLURM: System = System {
@@ -47,6 +49,7 @@ pub(crate) static SLURM: System = System {
     user,
     queue,
     cancel: "scancel",
+    hold: "--hold",
 };
 
 /// Takes the Slurm for this test alone; `None`, said on stderr, where there is none to test on.

@@ -85,31 +85,6 @@ fn nobody_sees_keys(site: &Site, array: &str, script: &str) {
     assert!(!public[0].contains("two  words") && !public[1].contains("two  words"));
 }
 
-/// `down` at each stage of a job's life.
-#[test]
-fn down_at_any_time() {
-    let Some(_bed) = bed() else { return };
-    let site = Site::new();
-    // Just submitted.
-    site.up(&["--jobs", "3"]);
-    site.down();
-    // Pending.
-    site.up(&["--jobs", "3", "--directive", "--begin=now+1hour"]);
-    site.job_with("pending, with a reason", 60, |job| {
-        job["state"] == "pending" && job["reason"].as_str().is_some_and(|why| why.contains("BeginTime"))
-    });
-    site.down();
-    // Started, its worker not yet.
-    site.up(&["--jobs", "2", "--prologue", "sleep 300"]);
-    site.job_in("started");
-    site.down();
-    // Twice, and with nothing there.
-    let again = site.run(&["down"]);
-    assert_eq!((again.code, again.err.contains("down already")), (0, true), "{again:?}");
-    let nothing = site.run(&["status"]);
-    assert_eq!(nothing.code, 69, "{nothing:?}");
-}
-
 /// What Slurm refuses, and what it never starts.
 #[test]
 fn refusals() {

@@ -16,6 +16,7 @@ pub(crate) static PBS: System = System {
     user: own_name,
     queue: || PBS_BED.queue(),
     cancel: "qdel",
+    hold: "-h",
 };
 
 pub(crate) static LSF: System = System {
@@ -31,6 +32,7 @@ pub(crate) static LSF: System = System {
     user: own_name,
     queue: || LSF_BED.queue(),
     cancel: "bkill",
+    hold: "-H",
 };
 
 static PBS_BED: Bed = Bed { alone: Mutex::new(()), bin: Mutex::new(None) };

@@ -15,8 +15,8 @@ const ADMIN: Option<&str> = Some("ask the administrators");
 /// The first match counts.
 const ROWS: &[Row] = &[
     ("too many failed attempts", "PBS tried to start it too often in vain, and holds it", ADMIN, true),
-    ("held: ", "it is held", Some("`qrls <id>` lets it go"), true),
-    ("ob held", "it is held", Some("`qrls <id>` lets it go"), true),
+    ("held: ", "somebody holds it", Some("`qrls <id>` lets it go"), true),
+    ("ob held", "somebody holds it", Some("`qrls <id>` lets it go"), true),
     ("waits for its start time", "its start time has not come", None, false),
     ("Queue not started", "the queue starts no jobs", QUEUE, false),
     ("Queue not an execution queue", "the queue only passes jobs on", QUEUE, false),
