@@ -6,6 +6,8 @@ mod adapt_day;
 mod bad_days;
 mod batch_days;
 mod cli;
+mod condor_bed;
+mod condor_days;
 mod docs;
 mod doctor;
 mod doctor_slurm;

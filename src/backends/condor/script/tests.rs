@@ -90,7 +90,8 @@ fn one_job_on_machines_of_a_kind() {
 
 #[test]
 fn what_a_description_cannot_say_is_refused() {
-    let changes: [(fn(&mut JobHome), &str); 11] = [
+    type Change = fn(&mut JobHome);
+    let changes: [(Change, &str); 11] = [
         (|home| home.pool.queue = Some("long".into()), "no queues"),
         (|home| home.pool.qos = Some("high".into()), "no --qos"),
         (|home| home.pool.gpu_type = Some("a100".into()), "require_gpus"),
