@@ -17,8 +17,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Commands that are looked for.
-const COMMANDS: &[&str] =
-    &["sbatch", "squeue", "qsub", "qstat", "bsub", "bjobs", "qconf", "qhost", "pbsnodes", "qmgr", "qselect"];
+const COMMANDS: &[&str] = &[
+    "sbatch",
+    "squeue",
+    "qsub",
+    "qstat",
+    "bsub",
+    "bjobs",
+    "qconf",
+    "qhost",
+    "pbsnodes",
+    "qmgr",
+    "qselect",
+    "condor_submit",
+    "condor_q",
+];
 /// Variables that the site's setup of a batch system exports, and whose they are.
 const VARIABLES: &[(&str, BackendKind)] = &[
     ("SLURM_CONF", BackendKind::Slurm),
@@ -27,6 +40,7 @@ const VARIABLES: &[(&str, BackendKind)] = &[
     ("PBS_SERVER", BackendKind::Pbs),
     ("SGE_ROOT", BackendKind::Sge),
     ("LSF_ENVDIR", BackendKind::Lsf),
+    ("CONDOR_CONFIG", BackendKind::Condor),
 ];
 /// The configuration of PBS where `PBS_CONF_FILE` is not set (PBS Professional Administrator's Guide, "pbs.conf").
 const PBS_CONF: &str = "/etc/pbs.conf";
@@ -145,7 +159,11 @@ impl Clues {
 /// configuration is not seen comes last: its client is in every distribution.
 fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
     let mut found: Vec<(BackendKind, String)> = Vec::new();
-    let pairs = [(BackendKind::Slurm, ["sbatch", "squeue"]), (BackendKind::Lsf, ["bsub", "bjobs"])];
+    let pairs = [
+        (BackendKind::Slurm, ["sbatch", "squeue"]),
+        (BackendKind::Lsf, ["bsub", "bjobs"]),
+        (BackendKind::Condor, ["condor_submit", "condor_q"]),
+    ];
     for (kind, [submit, list]) in pairs {
         if clues.has(submit) && clues.has(list) {
             found.push((kind, format!("{submit} and {list} are on the PATH")));
@@ -204,7 +222,7 @@ fn wrapped(name: &str, head: &[u8]) -> Option<BackendKind> {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let mentions = |words: &[&str]| words.iter().any(|word| text.contains(word));
     match name {
-        "sbatch" | "squeue" => None,
+        "sbatch" | "squeue" | "condor_submit" | "condor_q" => None,
         _ if mentions(&["slurm", "sbatch"]) => Some(BackendKind::Slurm),
         "bsub" | "bjobs" => None,
         _ if mentions(&["bsub", "openlava"]) => Some(BackendKind::Lsf),
@@ -289,6 +307,7 @@ mod tests {
         for (commands, variables, kind, why) in [
             (&["sbatch", "squeue"][..], &[][..], BackendKind::Slurm, "sbatch and squeue are on the PATH"),
             (&["bsub", "bjobs"], &["LSF_ENVDIR"], BackendKind::Lsf, "bsub and bjobs are on the PATH"),
+            (&["condor_submit", "condor_q"], &[], BackendKind::Condor, "condor_submit and condor_q are on the PATH"),
             (
                 &["qsub", "qstat", "qselect", "pbsnodes"],
                 &[],

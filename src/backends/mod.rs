@@ -6,6 +6,7 @@
 //! the backend, so nothing here assumes a login node.
 
 pub mod batch;
+pub mod condor;
 pub mod detect;
 pub mod errors;
 pub mod fit;
@@ -231,6 +232,7 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
         BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
         BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
         BackendKind::Sge => Arc::new(sge::Sge::new(home)),
+        BackendKind::Condor => Arc::new(condor::Condor::new(home)),
     })
 }
 
@@ -244,21 +246,25 @@ pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), Ba
         BackendKind::Lsf => Said::Lsf(lsf::said().await?),
         BackendKind::Pbs => Said::Pbs(pbs::said().await?),
         BackendKind::Sge => Said::Sge(sge::said(home).await?),
-        BackendKind::Local | BackendKind::Slurm => Said::Nothing,
+        BackendKind::Condor | BackendKind::Local | BackendKind::Slurm => Said::Nothing,
     };
     Ok(())
 }
 
 /// Returns the submit command of the first jobs of a cluster, as a person would type it.
 pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
-    let script = home.job_folder(&JobName::new(&home.id4, JobSeq(1))).join("script.sh");
-    let script = script.to_string_lossy();
-    let script = shlex::try_quote(&script).unwrap_or_else(|_| script.clone());
+    let in_folder = |file: &str| {
+        let path = home.job_folder(&JobName::new(&home.id4, JobSeq(1))).join(file);
+        let path = path.to_string_lossy();
+        shlex::try_quote(&path).unwrap_or_else(|_| path.clone()).into_owned()
+    };
+    let script = in_folder("script.sh");
     match backend {
         BackendKind::Lsf => format!("bsub < {script}"),
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
         BackendKind::Pbs => format!("qsub {script}"),
         BackendKind::Sge => sge::submit_line(home, &script),
+        BackendKind::Condor => condor::submit_line(&in_folder(condor::DESCRIPTION)),
         BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }

@@ -122,6 +122,7 @@ const FIELDS: &[&str] = &[
     "name",
     "array_first",
     "array_last",
+    "count",
     "cores",
     "memory_mib",
     "gpus",
@@ -166,7 +167,12 @@ impl Dialect {
             BackendKind::Lsf => &super::lsf::script::DIALECT,
             BackendKind::Pbs => &super::pbs::script::DIALECT,
             BackendKind::Sge => &super::sge::script::DIALECT,
+            BackendKind::Condor => &super::condor::script::DIALECT,
         }
+    }
+    /// Returns the template of what a submit command is given beside the script, where scripts have no directives.
+    fn description(backend: BackendKind) -> Option<&'static str> {
+        (backend == BackendKind::Condor).then_some(super::condor::script::DESCRIPTION)
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
     /// `count` jobs; relative to the cluster's folder.
@@ -191,6 +197,8 @@ struct Values<'a> {
     /// Indexes of an array's first and last element.
     array_first: Option<u32>,
     array_last: Option<u32>,
+    /// How many jobs.
+    count: u32,
     cores: u32,
     memory_mib: Option<u64>,
     /// `None` when there are none.
@@ -232,6 +240,15 @@ impl RenderError {
 
 /// Returns the job script.
 pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError> {
+    render(input, Dialect::of(input.backend).template)
+}
+
+/// Returns what the submit command is given beside the script, where scripts have no directives.
+pub fn render_description(input: &RenderInput<'_>) -> Result<Option<String>, RenderError> {
+    Dialect::description(input.backend).map(|template| render(input, template)).transpose()
+}
+
+fn render(input: &RenderInput<'_>, template: &str) -> Result<String, RenderError> {
     let JobHome { folder, binary, id4, pool, worker_options, .. } = input.home;
     let name = JobName::new(id4, input.first);
     let dialect = Dialect::of(input.backend);
@@ -245,6 +262,7 @@ pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError>
     let values = Values {
         name: name.to_string(),
         array_first: is_array.then_some(dialect.first_index),
+        count: input.count,
         array_last: is_array.then(|| dialect.first_index + input.count - 1),
         cores: pool.cores,
         memory_mib: pool.memory_bytes.map(|bytes| bytes.div_ceil(1 << 20)),
@@ -266,8 +284,7 @@ pub fn render_job_script(input: &RenderInput<'_>) -> Result<String, RenderError>
         prologue: prologue.trim_end().to_owned(),
         own: (dialect.values)(input.home)?,
     };
-    let files =
-        [(input.backend.as_str(), dialect.template), ("job_body", include_str!("../../templates/job_body.sh.hbs"))];
+    let files = [(input.backend.as_str(), template), ("job_body", include_str!("../../templates/job_body.sh.hbs"))];
     let why = |topic: &str| {
         let meaning = meaning(topic)?;
         let origin = input.origins.and_then(|o| o.get(topic));
@@ -332,6 +349,10 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "last_signal" => "what means that the end is near",
         "reserved_codes" => "codes that mean `run it again` and `hold it in error` to the batch system",
         "directives" => "your own directive, verbatim",
+        "arguments" => "which job this is: the script is told its cluster and process",
+        "shared" => "the script runs where it lies: all machines see the cluster's folder",
+        "never_held" => "a job that is held, or has lost its machine, leaves the queue also where no server removes it",
+        "graceful" => "the script has time to end when it is removed",
         "resources" => "what one host must have and keep for the job, your own -R directives included",
         "mail" => "no report by mail: the script keeps its own log",
         "identity" => "which job this is, in the words of the batch system",

@@ -25,7 +25,7 @@ impl Said {
             BackendKind::Sge => Self::Sge(sge::site::Found::guessed()),
             BackendKind::Pbs => Self::Pbs(pbs::script::Tongue::Professional),
             BackendKind::Lsf => Self::Lsf(lsf::site::Memory::USUAL),
-            BackendKind::Local | BackendKind::Slurm => Self::Nothing,
+            BackendKind::Condor | BackendKind::Local | BackendKind::Slurm => Self::Nothing,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::context::interrupted;
-use crate::backends::render::{RenderInput, render_job_script};
+use crate::backends::render::{RenderError, RenderInput, render_description, render_job_script};
 use crate::backends::said::Said;
 use crate::backends::site::site_of;
 use crate::backends::{Site, fit};
@@ -60,14 +60,21 @@ pub(super) fn run(args: &RenderArgs, context: &Context) -> Result<u8, Problem> {
         explain: args.explain,
         origins: Some(&origins),
     };
-    let script = render_job_script(&input)
-        .map_err(|error| Problem::new(Kind::Config, "cannot render the job script").says(error.to_string()))?;
+    let refused =
+        |error: RenderError| Problem::new(Kind::Config, "cannot render the job script").says(error.to_string());
+    let script = render_job_script(&input).map_err(refused)?;
+    let description = render_description(&input).map_err(refused)?;
     let command = crate::backends::submit_line(resolved.spec.backend, &home);
     if context.printer.json {
-        context.printer.data_json(&serde_json::json!({ "backend": resolved.spec.backend, "jobs": jobs, "command": command, "script": script, "site": site }))?;
+        context.printer.data_json(&serde_json::json!({ "backend": resolved.spec.backend, "jobs": jobs, "command": command, "script": script, "description": description, "site": site }))?;
         return Ok(0);
     }
     context.printer.note(&format!("submit command: {command}"));
+    if let Some(description) = description {
+        context.printer.note("the submit description:");
+        context.printer.data(description.trim_end())?;
+        context.printer.note("the script that it names:");
+    }
     context.printer.data(script.trim_end())?;
     if let Some(site) = site.filter(|site| !site.queues.is_empty()) {
         context.printer.note(&format!("queues of {}:", escape(&site.version)));

@@ -4,7 +4,7 @@ use super::Context;
 use super::connect::{Condition, condition, connect, start_server};
 use super::context::interrupted;
 use crate::backends::fit::{Fit, Misfit, fit};
-use crate::backends::render::{RenderInput, render_job_script};
+use crate::backends::render::{RenderInput, render_description, render_job_script};
 use crate::backends::said::Said;
 use crate::backends::site::site_of;
 use crate::backends::{Submit, job_home};
@@ -182,7 +182,8 @@ fn check_scripts(folder: &Folder, spec: &Spec) -> Result<(), Problem> {
         let jobs = vec![(JobSeq(1), JobName::new("wxyz", JobSeq(1)))];
         let submit = Submit { pool: name.to_owned(), walltime_seconds: None, jobs, exclude: Vec::new() };
         let home = home.of(&submit);
-        render_job_script(&RenderInput::plain(&home, spec.backend, JobSeq(1), 1)).map_err(|error| {
+        let input = RenderInput::plain(&home, spec.backend, JobSeq(1), 1);
+        render_job_script(&input).and_then(|_| render_description(&input)).map_err(|error| {
             let which = if name == Spec::DEFAULT_POOL { String::new() } else { format!(" of pool {name}") };
             Problem::new(Kind::Config, format!("the jobs{which} cannot be asked for: {error}"))
                 .done("nothing was started")

@@ -36,11 +36,11 @@ pub struct PoolOptions {
     #[arg(long = "pool", value_name = "PROFILE")]
     pub pools: Vec<String>,
 
-    /// Where jobs run: local, slurm, pbs, sge or lsf.
+    /// Where jobs run: local, slurm, pbs, sge, lsf or condor.
     ///
     /// Default: the batch system whose commands are on the PATH, else local (this machine); `up` says which and
     /// why. Where there are several, the one whose variable is set (SLURM_CONF, PBS_CONF_FILE, SGE_ROOT,
-    /// LSF_ENVDIR), then in the order above.
+    /// LSF_ENVDIR, CONDOR_CONFIG), then in the order above.
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<String>,
 
@@ -99,7 +99,8 @@ pub struct PoolOptions {
 
     /// Further line for the batch system, like --directive=--exclusive; repeatable.
     ///
-    /// It is written into the job script as it is, after #SBATCH (#PBS, #$, #BSUB). Given here, directives replace those of
+    /// It is written into the job script as it is, after #SBATCH (#PBS, #$, #BSUB); HTCondor's are
+    /// lines NAME = VALUE of its submit description. Given here, directives replace those of
     /// the configuration files.
     #[arg(long = "directive", value_name = "TEXT", allow_hyphen_values = true)]
     pub directives: Vec<String>,

@@ -18,11 +18,13 @@ pub enum BackendKind {
     Sge,
     /// LSF: IBM Spectrum LSF, OpenLava.
     Lsf,
+    /// HTCondor.
+    Condor,
 }
 
 impl BackendKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf];
+    pub const ALL: [Self; 6] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf, Self::Condor];
 
     /// Returns the name used in commands and configuration.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +34,7 @@ impl BackendKind {
             Self::Pbs => "pbs",
             Self::Sge => "sge",
             Self::Lsf => "lsf",
+            Self::Condor => "condor",
         }
     }
     /// Returns its name in a sentence.
@@ -42,15 +45,17 @@ impl BackendKind {
             Self::Pbs => "PBS",
             Self::Sge => "Grid Engine",
             Self::Lsf => "LSF",
+            Self::Condor => "HTCondor",
         }
     }
-    /// Returns what stands before a directive in its job scripts.
+    /// Returns what stands before a directive in its job scripts; nothing in a submit description of HTCondor.
     pub fn directive_mark(self) -> &'static str {
         match self {
             Self::Local | Self::Slurm => "#SBATCH",
             Self::Pbs => "#PBS",
             Self::Sge => "#$",
             Self::Lsf => "#BSUB",
+            Self::Condor => "",
         }
     }
     /// Returns the commands it must find on the `PATH`.
@@ -60,6 +65,7 @@ impl BackendKind {
             Self::Slurm => &["sbatch", "squeue", "scancel"],
             Self::Pbs | Self::Sge => &["qsub", "qstat", "qdel"],
             Self::Lsf => &["bsub", "bjobs", "bkill"],
+            Self::Condor => &["condor_submit", "condor_q", "condor_rm"],
         }
     }
 }

@@ -233,10 +233,11 @@ pub(super) fn directives(raw: &RawValue, backend: BackendKind) -> Parsed<Vec<Str
         RawValue::Scalar(item) => std::slice::from_ref(item),
         RawValue::Table(_) => return Err(ConfigError::new("a list of texts is wanted")),
     };
-    items.iter().map(|item| directive(item, backend.directive_mark())).collect()
+    items.iter().map(|item| directive(item, backend)).collect()
 }
 
-fn directive(text: &str, mark: &str) -> Parsed<String> {
+fn directive(text: &str, backend: BackendKind) -> Parsed<String> {
+    let mark = backend.directive_mark();
     let trimmed = text.trim();
     let line = trimmed.strip_prefix(mark).unwrap_or(trimmed).trim();
     let error = ConfigError::new(format!("{} is no directive", quoted(text)));
@@ -247,6 +248,14 @@ fn directive(text: &str, mark: &str) -> Parsed<String> {
     }
     if line.len() > WORD_MAX_BYTES {
         return Err(error.because("it is longer than 4 KiB"));
+    }
+    if backend == BackendKind::Condor {
+        return match line.split_once('=') {
+            Some((name, _)) if !name.trim().is_empty() => Ok(line.to_owned()),
+            _ => Err(error
+                .because("a line of a submit description is NAME = VALUE")
+                .fix("write it like 'rank = Memory' or '+Project = \"x\"'")),
+        };
     }
     if !line.starts_with('-') {
         return Err(error.because("a directive begins with -").fix("write it like --exclusive or --mail-type=END"));

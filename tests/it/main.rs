@@ -7,6 +7,8 @@ mod bad_days;
 mod bad_folders;
 mod batch_days;
 mod cli;
+mod condor_bed;
+mod condor_days;
 mod docs;
 mod doctor;
 mod doctor_slurm;
