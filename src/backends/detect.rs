@@ -17,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Commands that are looked for.
-const COMMANDS: &[&str] =
-    &["sbatch", "squeue", "qsub", "qstat", "bsub", "bjobs", "qconf", "qhost", "pbsnodes", "qmgr", "qselect"];
+const COMMANDS: &[&str] = &[
+    "sbatch", "squeue", "qsub", "qstat", "bsub", "bjobs", "qconf", "qhost", "pbsnodes", "qmgr", "qselect", "oarsub",
+    "oarstat",
+];
 /// Variables that the site's setup of a batch system exports, and whose they are.
 const VARIABLES: &[(&str, BackendKind)] = &[
     ("SLURM_CONF", BackendKind::Slurm),
@@ -145,7 +147,11 @@ impl Clues {
 /// configuration is not seen comes last: its client is in every distribution.
 fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
     let mut found: Vec<(BackendKind, String)> = Vec::new();
-    let pairs = [(BackendKind::Slurm, ["sbatch", "squeue"]), (BackendKind::Lsf, ["bsub", "bjobs"])];
+    let pairs = [
+        (BackendKind::Slurm, ["sbatch", "squeue"]),
+        (BackendKind::Lsf, ["bsub", "bjobs"]),
+        (BackendKind::Oar, ["oarsub", "oarstat"]),
+    ];
     for (kind, [submit, list]) in pairs {
         if clues.has(submit) && clues.has(list) {
             found.push((kind, format!("{submit} and {list} are on the PATH")));

@@ -13,6 +13,7 @@ mod folder;
 pub mod leftovers;
 pub mod local;
 pub mod lsf;
+pub mod oar;
 pub mod pbs;
 mod processes;
 pub mod reasons;
@@ -224,6 +225,7 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
         BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
+        BackendKind::Oar => Arc::new(oar::Oar::new(home)),
         BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
         BackendKind::Sge => Arc::new(sge::Sge::new(home)),
     })
@@ -237,6 +239,7 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
 pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), BackendError> {
     match backend {
         BackendKind::Sge => sge::complete(home).await,
+        BackendKind::Oar => oar::complete(home).await,
         _ => Ok(()),
     }
 }
@@ -251,6 +254,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
         BackendKind::Pbs => format!("qsub {script}"),
         BackendKind::Sge => sge::submit_line(home, &script),
+        BackendKind::Oar => oar::submit_line(home, &script),
         BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }
 }

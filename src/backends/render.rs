@@ -31,6 +31,8 @@ pub struct JobHome {
     pub worker_options: String,
     /// What a Grid Engine said of itself; empty where it was not asked.
     pub grid_engine: super::sge::site::Found,
+    /// What an OAR said of itself; a guess where it was not asked.
+    pub oar: super::oar::site::Found,
 }
 
 impl JobHome {
@@ -44,6 +46,7 @@ impl JobHome {
             pools: BTreeMap::new(),
             worker_options: String::new(),
             grid_engine: super::sge::site::Found::default(),
+            oar: super::oar::site::Found::guessed(),
         }
     }
     /// Returns what the jobs of a submission have in common.
@@ -165,6 +168,7 @@ impl Dialect {
             BackendKind::Lsf => &super::lsf::script::DIALECT,
             BackendKind::Pbs => &super::pbs::script::DIALECT,
             BackendKind::Sge => &super::sge::script::DIALECT,
+            BackendKind::Oar => &super::oar::script::DIALECT,
         }
     }
     /// Returns where the output of a job lies that was submitted as element `index`, from 0, of an array of
@@ -332,6 +336,11 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "reserved_codes" => "codes that mean `run it again` and `hold it in error` to the batch system",
         "directives" => "your own directive, verbatim",
         "resources" => "what one host must have and keep for the job, your own -R directives included",
+        "property" => {
+            "what its node must be, as a condition of SQL: OAR reserves no memory, so the node's whole memory is looked at"
+        }
+        "own_log" => "the script keeps its own log: OAR cannot name one by an element's index",
+        "own_environment" => "what OAR's commands set for themselves and its start of jobs passes on",
         "mail" => "no report by mail: the script keeps its own log",
         "identity" => "which job this is, in the words of the batch system",
         "signals" => "a signal reaches this script alone, so the worker is told; without a worker it ends the job",

@@ -18,11 +18,13 @@ pub enum BackendKind {
     Sge,
     /// LSF: IBM Spectrum LSF, OpenLava.
     Lsf,
+    /// OAR.
+    Oar,
 }
 
 impl BackendKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf];
+    pub const ALL: [Self; 6] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf, Self::Oar];
 
     /// Returns the name used in commands and configuration.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +34,7 @@ impl BackendKind {
             Self::Pbs => "pbs",
             Self::Sge => "sge",
             Self::Lsf => "lsf",
+            Self::Oar => "oar",
         }
     }
     /// Returns its name in a sentence.
@@ -42,6 +45,7 @@ impl BackendKind {
             Self::Pbs => "PBS",
             Self::Sge => "Grid Engine",
             Self::Lsf => "LSF",
+            Self::Oar => "OAR",
         }
     }
     /// Returns what stands before a directive in its job scripts.
@@ -51,6 +55,7 @@ impl BackendKind {
             Self::Pbs => "#PBS",
             Self::Sge => "#$",
             Self::Lsf => "#BSUB",
+            Self::Oar => "#OAR",
         }
     }
     /// Returns the commands it must find on the `PATH`.
@@ -60,6 +65,7 @@ impl BackendKind {
             Self::Slurm => &["sbatch", "squeue", "scancel"],
             Self::Pbs | Self::Sge => &["qsub", "qstat", "qdel"],
             Self::Lsf => &["bsub", "bjobs", "bkill"],
+            Self::Oar => &["oarsub", "oarstat", "oardel"],
         }
     }
 }
@@ -212,7 +218,7 @@ pub struct PoolSpec {
     /// Nodes to avoid (Slurm `--exclude`).
     #[serde(default)]
     pub exclude: Option<String>,
-    /// Further directives, verbatim, without the `#SBATCH` (`#PBS`, `#$`, `#BSUB`) in front.
+    /// Further directives, verbatim, without the `#SBATCH` (`#PBS`, `#$`, `#BSUB`, `#OAR`) in front.
     #[serde(default)]
     pub directives: Vec<String>,
     /// Shell lines run in the job before the worker starts.
