@@ -1,7 +1,8 @@
 //! The same bad days on every system that there is: this machine, the batch systems whose beds `tests/run` has
 //! started, and stand-ins of those that it cannot. What is peculiar to one of them is in `slurm_days.rs`,
-//! `sge_days.rs`, `pbs_days.rs` and `lsf_days.rs`.
+//! `sge_days.rs`, `pbs_days.rs`, `lsf_days.rs` and `oar_days.rs`.
 
+use crate::oar_bed::OAR;
 use crate::sge_bed::SGE;
 use crate::site::{SLURM, Site, System, kill, until};
 use crate::standin_bed::{LSF, PBS};
@@ -25,7 +26,8 @@ macro_rules! table {
 }
 
 table!(
-    local: super::LOCAL, slurm: super::SLURM, sge: super::SGE, pbs: super::PBS, lsf: super::LSF;
+    local: super::LOCAL, slurm: super::SLURM, sge: super::SGE, pbs: super::PBS, lsf: super::LSF,
+    oar: super::OAR;
     [a_result_and_an_array, walltime, down_leaves_nothing, a_killed_server_finds_its_jobs, listings_that_fail_and_lie]
 );
 

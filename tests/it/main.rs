@@ -17,6 +17,7 @@ mod journal_crash;
 mod journal_tools;
 mod local_backend;
 mod lsf_days;
+mod oar_bed;
 mod pbs_days;
 mod peers;
 mod security;
