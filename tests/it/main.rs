@@ -18,6 +18,7 @@ mod journal_tools;
 mod local_backend;
 mod lsf_days;
 mod oar_bed;
+mod oar_days;
 mod pbs_days;
 mod peers;
 mod security;

@@ -33,6 +33,7 @@ const ROWS: &[Row] = {
         ("Not able to scan file line", Permanent, DIRECTIVE),
         ("Cannot open the file", Permanent, "the cluster's folder must be readable"),
         ("Unknown option", Permanent, DIRECTIVE),
+        ("Usage: ", Permanent, DIRECTIVE),
         ("Bad syntax", Permanent, DIRECTIVE),
         ("Invalid", Permanent, DIRECTIVE),
         ("bad character", Permanent, DIRECTIVE),
@@ -52,13 +53,13 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
         // Only a submission leaves anything behind that must be looked for.
         (Some((_, ErrorClass::Ambiguous, _)), v, _) if v != Verb::Submit => ErrorClass::Transient,
         (Some((_, class, _)), ..) => *class,
-        // An admission rule of the site said no: they end oarsub in a word of their own.
-        (None, Verb::Submit, _) if says("OAR_JOB_ID=-") || says("[ADMISSION RULE]") && !says("OAR_JOB_ID=") => {
+        // An admission rule of the site said no (254), or what it let through could not be.
+        (None, Verb::Submit, Exit::Code(254)) => ErrorClass::Permanent,
+        (None, Verb::Submit, _) if answer.stderr.contains("[ADMISSION RULE]") || says("OAR_JOB_ID=-") => {
             ErrorClass::Permanent
         }
-        // Options, usage, script (OAR 2.5.9, `oarsub`).
-        (None, Verb::Submit, Exit::Code(1 | 5 | 7 | 12)) => ErrorClass::Permanent,
-        // Such as "OAR_JOB_ID=" and nothing, when the database refused one of many insertions.
+        // Such as "OAR_JOB_ID=" and nothing, when the database refused one of many insertions. Codes alone say little:
+        // a site's wrapper may fail after oarsub has done its work.
         (None, Verb::Submit, _) => ErrorClass::Ambiguous,
         (None, ..) => ErrorClass::Transient,
     };
@@ -93,7 +94,7 @@ mod tests {
         }
         insta::assert_snapshot!(lines.join("\n"), @r###"
         submit_root (Submit 254): Permanent, fix
-        submit_stdin (Submit 5): Permanent
+        submit_stdin (Submit 5): Permanent, fix
         submit_nofile (Submit 12): Permanent, fix
         submit_bad_directive (Submit 12): Permanent, fix
         submit_bad_queue (Submit 248): Permanent, fix
@@ -127,6 +128,8 @@ mod tests {
                 Ambiguous,
             ),
             (Verb::Submit, 3, "err: wrapper: something", Ambiguous),
+            (Verb::Submit, 1, "err: Simple array job submission is used", Ambiguous),
+            (Verb::Submit, 254, "err: no jobs of students at night", Permanent),
             (Verb::Submit, 1, "out: OAR_JOB_ID=7\nerr: wrapper: cannot write my log", Ambiguous),
             (Verb::List, 1, "", Transient),
             (Verb::Cancel, 1, "", Transient),

@@ -113,7 +113,7 @@ fn property(home: &JobHome) -> Result<Option<String>, RenderError> {
     if let Some(kind) = pool.gpu_type.as_ref().filter(|_| pool.gpus > 0) {
         if !site.gpu_model {
             let why =
-                "the kinds of GPUs are not known here by `gpu_model`: ask with --constraint \"PROPERTY = 'KIND'\"";
+                "the kinds of GPUs are not known here by `gpu_model`: ask with --directive \"-p PROPERTY = 'KIND'\"";
             return Err(RenderError::Refused(why.to_owned()));
         }
         all.push(format!("gpu_model = {}", quoted(kind)?));

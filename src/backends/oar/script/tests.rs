@@ -10,9 +10,9 @@ fn home(change: impl FnOnce(&mut JobHome)) -> JobHome {
         walltime_seconds: Some(1800),
         queue: Some("prod".to_owned()),
         account: Some("proj".to_owned()),
-        constraint: Some("cluster = 'a' OR cluster = 'b'".to_owned()),
+        constraint: Some("cpucore>8".to_owned()),
         exclude: Some("n3,n4".to_owned()),
-        directives: vec!["-t besteffort".to_owned(), "-p disk > 5".to_owned()],
+        directives: vec!["-t besteffort".to_owned(), "-p cluster = 'a' OR cluster = 'b'".to_owned()],
         prologue: "module load x".to_owned(),
         ..PoolSpec::new(4)
     };
@@ -42,7 +42,7 @@ fn an_array() {
     #OAR -n dcabcd-000003
     #OAR --array 5
     #OAR -l /nodes=1/core=4,walltime=0:30:00
-    #OAR -p (cluster = 'a' OR cluster = 'b') AND (disk > 5) AND memnode >= 7630 AND network_address NOT IN ('n3', 'n4')
+    #OAR -p (cpucore>8) AND (cluster = 'a' OR cluster = 'b') AND memnode >= 7630 AND network_address NOT IN ('n3', 'n4')
     #OAR -q prod
     #OAR --project proj
     #OAR -O /dev/null
@@ -121,7 +121,7 @@ fn gpus() {
         ask(home);
         home.oar.gpu_model = false;
     });
-    assert!(kind.unwrap_err().contains("--constraint"));
+    assert!(kind.unwrap_err().contains("-p PROPERTY"));
 }
 
 #[test]
