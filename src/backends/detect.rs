@@ -295,6 +295,7 @@ mod tests {
         for (commands, variables, kind, why) in [
             (&["sbatch", "squeue"][..], &[][..], BackendKind::Slurm, "sbatch and squeue are on the PATH"),
             (&["bsub", "bjobs"], &["LSF_ENVDIR"], BackendKind::Lsf, "bsub and bjobs are on the PATH"),
+            (&["oarsub", "oarstat"], &[], BackendKind::Oar, "oarsub and oarstat are on the PATH"),
             (
                 &["qsub", "qstat", "qselect", "pbsnodes"],
                 &[],
