@@ -96,6 +96,25 @@ fn refusals() {
     }
 }
 
+/// The doctor, whose probe is a job.
+#[test]
+fn a_doctor() {
+    let Some(_bed) = bed() else { return };
+    let site = site();
+    let ran = site.run(&["doctor", "--json", "--cores", "2", "--memory", "200MB"]);
+    let report: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:?}"));
+    let verdict = |name: &str| {
+        let mut checks = report["checks"].as_array().unwrap().iter();
+        checks.find(|check| check["name"] == name).unwrap()["verdict"].as_str().unwrap()
+    };
+    for name in ["commands", "batch system", "queues", "accounting", "permission", "start", "shared folder", "clean-up"]
+    {
+        assert_eq!(verdict(name), "ok", "{name} {ran:?}");
+    }
+    assert_eq!(verdict("signals"), "warn", "oardel is SIGKILL at once");
+    assert_eq!((ran.code, site.calls("oarsub"), (OAR.queue)().as_str()), (0, 1, ""), "{ran:?}");
+}
+
 /// Jobs that are held, let go, deleted by others, started again by OAR, and that could not start.
 #[test]
 fn jobs_meet_others() {
