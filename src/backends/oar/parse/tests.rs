@@ -113,6 +113,8 @@ fn a_deleted_job_has_no_exit_code_and_the_end_of_its_time_is_a_deletion_by_root(
     assert_eq!(killed(&["WORKING_DIRECTORY", "SWITCH_INTO_ERROR_STATE"]), EndedHow::LaunchFailed);
     assert_eq!(killed(&["PING_CHECKER_NODE_SUSPECTED"]), EndedHow::LaunchFailed);
     assert_eq!(killed(&[]), EndedHow::NodeFailed);
+    // Its keeper was killed: nothing is known of the script.
+    assert_eq!(end(json!({ "state": "Terminated" })), (EndedHow::Exited, None));
     // It was warned, left in time, and its own word counts.
     let left = json!({ "state": "Terminated", "exit_code": 0, "events": events(&["CHECKPOINT"]) });
     assert_eq!(end(left), (EndedHow::Exited, Some(0)));
