@@ -29,6 +29,8 @@ const COMMANDS: &[&str] = &[
     "pbsnodes",
     "qmgr",
     "qselect",
+    "oarsub",
+    "oarstat",
     "condor_submit",
     "condor_q",
 ];
@@ -162,6 +164,7 @@ fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
     let pairs = [
         (BackendKind::Slurm, ["sbatch", "squeue"]),
         (BackendKind::Lsf, ["bsub", "bjobs"]),
+        (BackendKind::Oar, ["oarsub", "oarstat"]),
         (BackendKind::Condor, ["condor_submit", "condor_q"]),
     ];
     for (kind, [submit, list]) in pairs {
@@ -307,6 +310,7 @@ mod tests {
         for (commands, variables, kind, why) in [
             (&["sbatch", "squeue"][..], &[][..], BackendKind::Slurm, "sbatch and squeue are on the PATH"),
             (&["bsub", "bjobs"], &["LSF_ENVDIR"], BackendKind::Lsf, "bsub and bjobs are on the PATH"),
+            (&["oarsub", "oarstat"], &[], BackendKind::Oar, "oarsub and oarstat are on the PATH"),
             (&["condor_submit", "condor_q"], &[], BackendKind::Condor, "condor_submit and condor_q are on the PATH"),
             (
                 &["qsub", "qstat", "qselect", "pbsnodes"],

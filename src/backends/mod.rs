@@ -15,6 +15,7 @@ mod folder;
 pub mod leftovers;
 pub mod local;
 pub mod lsf;
+pub mod oar;
 pub mod pbs;
 mod processes;
 pub mod reasons;
@@ -230,6 +231,7 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
         BackendKind::Local => Arc::new(local::Local::new(home)),
         BackendKind::Slurm => Arc::new(slurm::Slurm::new(home)),
         BackendKind::Lsf => Arc::new(lsf::Lsf::new(home)),
+        BackendKind::Oar => Arc::new(oar::Oar::new(home)),
         BackendKind::Pbs => Arc::new(pbs::Pbs::new(home)),
         BackendKind::Sge => Arc::new(sge::Sge::new(home)),
         BackendKind::Condor => Arc::new(condor::Condor::new(home)),
@@ -244,6 +246,7 @@ pub fn open(folder: &Folder, identity: &Identity, spec: &Spec) -> Result<Arc<dyn
 pub async fn complete(backend: BackendKind, home: &mut JobHome) -> Result<(), BackendError> {
     home.said = match backend {
         BackendKind::Lsf => Said::Lsf(lsf::said().await?),
+        BackendKind::Oar => Said::Oar(oar::said().await?),
         BackendKind::Pbs => Said::Pbs(pbs::said().await?),
         BackendKind::Sge => Said::Sge(sge::said(home).await?),
         BackendKind::Condor | BackendKind::Local | BackendKind::Slurm => Said::Nothing,
@@ -264,6 +267,7 @@ pub fn submit_line(backend: BackendKind, home: &JobHome) -> String {
         BackendKind::Slurm => format!("sbatch {} {script}", slurm::SUBMIT_OPTIONS.join(" ")),
         BackendKind::Pbs => format!("qsub {script}"),
         BackendKind::Sge => sge::submit_line(home, &script),
+        BackendKind::Oar => oar::submit_line(home, &script),
         BackendKind::Condor => condor::submit_line(&in_folder(condor::DESCRIPTION)),
         BackendKind::Local => "bash script.sh  (once for every job, in a session of its own)".to_owned(),
     }

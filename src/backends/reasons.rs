@@ -21,6 +21,7 @@ pub fn meaning(backend: BackendKind, reason: &str) -> Option<Meaning> {
         BackendKind::Lsf => super::lsf::reasons::meaning(reason),
         BackendKind::Pbs => super::pbs::reasons::meaning(reason),
         BackendKind::Sge => super::sge::reasons::meaning(reason),
+        BackendKind::Oar => super::oar::reasons::meaning(reason),
         BackendKind::Condor => super::condor::reasons::meaning(reason),
         BackendKind::Local => None,
     }

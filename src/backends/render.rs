@@ -167,6 +167,7 @@ impl Dialect {
             BackendKind::Lsf => &super::lsf::script::DIALECT,
             BackendKind::Pbs => &super::pbs::script::DIALECT,
             BackendKind::Sge => &super::sge::script::DIALECT,
+            BackendKind::Oar => &super::oar::script::DIALECT,
             BackendKind::Condor => &super::condor::script::DIALECT,
         }
     }
@@ -354,6 +355,11 @@ fn meaning(topic: &str) -> Option<&'static str> {
         "never_held" => "a job that is held, or has lost its machine, leaves the queue also where no server removes it",
         "graceful" => "the script has time to end when it is removed",
         "resources" => "what one host must have and keep for the job, your own -R directives included",
+        "property" => {
+            "what its node must be, as a condition of SQL: OAR reserves no memory, so the node's whole memory is looked at"
+        }
+        "own_log" => "the script keeps its own log: OAR cannot name one by an element's index",
+        "own_environment" => "what OAR's commands set for themselves and its start of jobs passes on",
         "mail" => "no report by mail: the script keeps its own log",
         "identity" => "which job this is, in the words of the batch system",
         "signals" => "a signal reaches this script alone, so the worker is told; without a worker it ends the job",

@@ -1,7 +1,7 @@
 //! What a batch system says of itself that its job scripts depend on: asked before jobs are, and before a script is
 //! shown.
 
-use super::{lsf, pbs, sge};
+use super::{lsf, oar, pbs, sge};
 use crate::config::spec::BackendKind;
 
 /// What was said.
@@ -16,6 +16,8 @@ pub enum Said {
     Pbs(pbs::script::Tongue),
     /// By LSF.
     Lsf(lsf::site::Memory),
+    /// By OAR.
+    Oar(oar::site::Found),
 }
 
 impl Said {
@@ -25,6 +27,7 @@ impl Said {
             BackendKind::Sge => Self::Sge(sge::site::Found::guessed()),
             BackendKind::Pbs => Self::Pbs(pbs::script::Tongue::Professional),
             BackendKind::Lsf => Self::Lsf(lsf::site::Memory::USUAL),
+            BackendKind::Oar => Self::Oar(oar::site::Found::guessed()),
             BackendKind::Condor | BackendKind::Local | BackendKind::Slurm => Self::Nothing,
         }
     }

@@ -234,6 +234,7 @@ fn says(backend: BackendKind) -> &'static str {
         BackendKind::Pbs => "PBS says",
         BackendKind::Sge => "SGE says",
         BackendKind::Lsf => "LSF says",
+        BackendKind::Oar => "OAR says",
         BackendKind::Condor => "HTCondor says",
     }
 }

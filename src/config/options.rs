@@ -36,7 +36,7 @@ pub struct PoolOptions {
     #[arg(long = "pool", value_name = "PROFILE")]
     pub pools: Vec<String>,
 
-    /// Where jobs run: local, slurm, pbs, sge, lsf or condor.
+    /// Where jobs run: local, slurm, pbs, sge, lsf, oar or condor.
     ///
     /// Default: the batch system whose commands are on the PATH, else local (this machine); `up` says which and
     /// why. Where there are several, the one whose variable is set (SLURM_CONF, PBS_CONF_FILE, SGE_ROOT,

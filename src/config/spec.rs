@@ -18,13 +18,15 @@ pub enum BackendKind {
     Sge,
     /// LSF: IBM Spectrum LSF, OpenLava.
     Lsf,
+    /// OAR.
+    Oar,
     /// HTCondor.
     Condor,
 }
 
 impl BackendKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf, Self::Condor];
+    pub const ALL: [Self; 7] = [Self::Local, Self::Slurm, Self::Pbs, Self::Sge, Self::Lsf, Self::Oar, Self::Condor];
 
     /// Returns the name used in commands and configuration.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl BackendKind {
             Self::Pbs => "pbs",
             Self::Sge => "sge",
             Self::Lsf => "lsf",
+            Self::Oar => "oar",
             Self::Condor => "condor",
         }
     }
@@ -45,6 +48,7 @@ impl BackendKind {
             Self::Pbs => "PBS",
             Self::Sge => "Grid Engine",
             Self::Lsf => "LSF",
+            Self::Oar => "OAR",
             Self::Condor => "HTCondor",
         }
     }
@@ -55,6 +59,7 @@ impl BackendKind {
             Self::Pbs => "#PBS",
             Self::Sge => "#$",
             Self::Lsf => "#BSUB",
+            Self::Oar => "#OAR",
             Self::Condor => "",
         }
     }
@@ -65,6 +70,7 @@ impl BackendKind {
             Self::Slurm => &["sbatch", "squeue", "scancel"],
             Self::Pbs | Self::Sge => &["qsub", "qstat", "qdel"],
             Self::Lsf => &["bsub", "bjobs", "bkill"],
+            Self::Oar => &["oarsub", "oarstat", "oardel"],
             Self::Condor => &["condor_submit", "condor_q", "condor_rm"],
         }
     }
@@ -218,7 +224,7 @@ pub struct PoolSpec {
     /// Nodes to avoid (Slurm `--exclude`).
     #[serde(default)]
     pub exclude: Option<String>,
-    /// Further directives, verbatim, without the `#SBATCH` (`#PBS`, `#$`, `#BSUB`) in front.
+    /// Further directives, verbatim, without the `#SBATCH` (`#PBS`, `#$`, `#BSUB`, `#OAR`) in front.
     #[serde(default)]
     pub directives: Vec<String>,
     /// Shell lines run in the job before the worker starts.

@@ -1,8 +1,9 @@
 //! The same bad days on every system that there is: this machine, the batch systems whose beds `tests/run` has
 //! started, and stand-ins of those that it cannot. What is peculiar to one of them is in `slurm_days.rs`,
-//! `sge_days.rs`, `pbs_days.rs`, `lsf_days.rs` and `condor_days.rs`.
+//! `sge_days.rs`, `pbs_days.rs`, `lsf_days.rs`, `oar_days.rs` and `condor_days.rs`.
 
 use crate::condor_bed::CONDOR;
+use crate::oar_bed::OAR;
 use crate::sge_bed::SGE;
 use crate::site::{SLURM, Site, System, kill, until};
 use crate::standin_bed::{LSF, PBS};
@@ -27,7 +28,7 @@ macro_rules! table {
 
 table!(
     local: super::LOCAL, slurm: super::SLURM, sge: super::SGE, pbs: super::PBS, lsf: super::LSF,
-    condor: super::CONDOR;
+    oar: super::OAR, condor: super::CONDOR;
     [
         a_result_and_an_array,
         walltime,

@@ -21,6 +21,8 @@ mod journal_crash;
 mod journal_tools;
 mod local_backend;
 mod lsf_days;
+mod oar_bed;
+mod oar_days;
 mod pbs_days;
 mod peers;
 mod security;
