@@ -4,8 +4,9 @@
 //! A command runs in a session of its own with stdin from `/dev/null`, `LC_ALL=C` and no inherited
 //! descriptor. Past its time or output it is killed with its process group. Nothing is ever retried here.
 
-use crate::backends::{BackendError, ErrorClass};
+use crate::backends::{BackendError, ErrorClass, JobRef, Observation};
 use crate::runtime::ids::{JobName, JobSeq};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -408,6 +409,18 @@ pub fn element(id4: &str, array_name: &str, index: u32) -> Option<(JobName, JobS
     let (_, first) = JobName::parse(id4, array_name)?;
     let seq = JobSeq(first.0.checked_add(index)?);
     Some((JobName::new(id4, seq), seq))
+}
+
+/// Returns those observations that are of these jobs: ids are used again when a counter is full or a spool was lost,
+/// names are not.
+pub fn of(jobs: &[JobRef], observations: impl IntoIterator<Item = Observation>) -> Vec<Observation> {
+    let wanted: BTreeMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
+    let ours = |seen: &Observation| match wanted.get(&seen.name) {
+        Some(Some(id)) => *id == seen.id,
+        Some(None) => true,
+        None => false,
+    };
+    observations.into_iter().filter(ours).collect()
 }
 
 #[cfg(test)]

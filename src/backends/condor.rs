@@ -152,10 +152,7 @@ impl Condor {
 impl Backend for Condor {
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let mut home = self.home.of(submit);
-        if !submit.exclude.is_empty() {
-            let all = home.pool.exclude.iter().cloned().chain(submit.exclude.iter().cloned());
-            home.pool.exclude = Some(all.collect::<Vec<_>>().join(","));
-        }
+        home.avoid(&submit.exclude);
         let array = JobArray::of(&submit.jobs);
         let input = RenderInput::plain(&home, BackendKind::Condor, array.first, array.count);
         let refused = |error: render::RenderError| error.into_backend_error("condor_submit");
@@ -191,7 +188,7 @@ impl Backend for Condor {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut seen = of(jobs, self.live().await?);
+        let mut seen = batch::of(jobs, self.live().await?);
         self.explain(&mut seen).await;
         Ok(seen)
     }
@@ -208,14 +205,14 @@ impl Backend for Condor {
     async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
         let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.as_ref()).collect();
         if ids.len() < jobs.len() {
-            return Ok(of(jobs, self.history(&self.ours(), None).await?));
+            return Ok(batch::of(jobs, self.history(&self.ours(), None).await?));
         }
         let mut ended = Vec::new();
         for ids in ids.chunks(IDS_LIMIT) {
             let constraint = format!("{} && ({})", self.ours(), parse::constraint(ids.iter().copied()));
             ended.extend(self.history(&constraint, Some(ids.len())).await?);
         }
-        Ok(of(jobs, ended))
+        Ok(batch::of(jobs, ended))
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
@@ -245,17 +242,6 @@ fn user() -> Option<String> {
 /// `71` of `71.3`.
 fn cluster(id: &NativeId) -> &str {
     id.0.split('.').next().unwrap_or_default()
-}
-
-/// Those observations that are of these jobs: ids begin again where a schedd lost its spool, names do not.
-fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
-    let wanted: BTreeMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
-    let ours = |o: &Observation| match wanted.get(&o.name) {
-        Some(Some(id)) => *id == o.id,
-        Some(None) => true,
-        None => false,
-    };
-    observations.into_iter().filter(ours).collect()
 }
 
 async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {

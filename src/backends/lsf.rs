@@ -20,7 +20,7 @@ use crate::backends::{
     Backend, BackendError, EndedHow, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder,
 };
 use crate::config::spec::BackendKind;
-use crate::runtime::ids::{JobName, NativeId};
+use crate::runtime::ids::NativeId;
 use async_trait::async_trait;
 use parse::{Format, Listing};
 use site::Memory;
@@ -256,7 +256,7 @@ impl Backend for Lsf {
         } else if !ids.is_empty() {
             seen = self.bjobs(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         }
-        let mut seen = of(jobs, seen);
+        let mut seen = batch::of(jobs, seen);
         self.complete(&mut seen).await;
         Ok(seen)
     }
@@ -278,7 +278,7 @@ impl Backend for Lsf {
             };
             seen.extend(details::ends(&self.home.id4, &answer.stdout));
         }
-        Ok(of(jobs, seen))
+        Ok(batch::of(jobs, seen))
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
@@ -362,17 +362,6 @@ fn array_ids<'a>(ids: impl Iterator<Item = &'a NativeId>) -> Vec<String> {
 fn killable(jobs: &[JobRef]) -> Vec<&NativeId> {
     let is_job = |id: &&NativeId| parse::is_id(id.0.split('[').next().unwrap_or_default());
     jobs.iter().filter_map(|job| job.id.as_ref()).filter(is_job).collect()
-}
-
-/// Those observations that are of these jobs: ids may be used again by LSF (MAX_JOBID), names are not.
-fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
-    let wanted: BTreeMap<&JobName, &Option<NativeId>> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
-    let ours = |seen: &Observation| match wanted.get(&seen.name) {
-        Some(Some(id)) => *id == seen.id,
-        Some(None) => true,
-        None => false,
-    };
-    observations.into_iter().filter(ours).collect()
 }
 
 /// Runs a command for what it says, whatever its exit code.

@@ -17,7 +17,7 @@ use crate::backends::render::{self, JobHome, RenderInput};
 use crate::backends::said::Said;
 use crate::backends::{Backend, BackendError, ErrorClass, JobRef, Observation, Observed, Site, Submit, folder};
 use crate::config::spec::BackendKind;
-use crate::runtime::ids::{JobName, NativeId};
+use crate::runtime::ids::NativeId;
 use crate::server::clock;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -129,7 +129,7 @@ impl Oar {
         if ids.is_empty() {
             seen.extend(self.oarstat(LIVE).await?.into_iter().map(|job| (job.id.0.clone(), job)));
         }
-        Ok(of(jobs, seen.into_values()))
+        Ok(batch::of(jobs, seen.into_values()))
     }
 
     async fn oardel(&self, ids: &[&NativeId]) -> Result<(), BackendError> {
@@ -178,10 +178,7 @@ impl Backend for Oar {
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let mut home = self.home.of(submit);
         home.said = Said::Oar(self.learn().await?);
-        if !submit.exclude.is_empty() {
-            let all = home.pool.exclude.iter().cloned().chain(submit.exclude.iter().cloned());
-            home.pool.exclude = Some(all.collect::<Vec<_>>().join(","));
-        }
+        home.avoid(&submit.exclude);
         let array = JobArray::of(&submit.jobs);
         let script = self.script(array, &home)?;
         let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
@@ -235,17 +232,6 @@ impl Backend for Oar {
 /// Ids that can stand in a command.
 fn ids(jobs: &[JobRef]) -> Vec<&NativeId> {
     jobs.iter().filter_map(|job| job.id.as_ref()).filter(|id| parse::is_id(&id.0)).collect()
-}
-
-/// Those observations that are of these jobs.
-fn of(jobs: &[JobRef], observations: impl Iterator<Item = Observation>) -> Vec<Observation> {
-    let wanted: BTreeMap<&JobName, &Option<NativeId>> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
-    let ours = |seen: &Observation| match wanted.get(&seen.name) {
-        Some(Some(id)) => *id == seen.id,
-        Some(None) => true,
-        None => false,
-    };
-    observations.filter(ours).collect()
 }
 
 async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {

@@ -62,6 +62,13 @@ impl JobHome {
         }
         home
     }
+    /// Adds nodes to avoid.
+    pub fn avoid(&mut self, nodes: &[String]) {
+        if !nodes.is_empty() {
+            let all = self.pool.exclude.iter().chain(nodes).cloned();
+            self.pool.exclude = Some(all.collect::<Vec<_>>().join(","));
+        }
+    }
     /// Returns the folder of one job.
     pub fn job_folder(&self, name: &JobName) -> PathBuf {
         self.folder.join("jobs").join(name.as_str())

@@ -242,10 +242,7 @@ impl Backend for Sge {
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let mut home = self.home.of(submit);
         home.said = Said::Sge(self.learn().await?.offer.of(home.pool.cores, &offered(&home).await));
-        if !submit.exclude.is_empty() {
-            let all = home.pool.exclude.iter().cloned().chain(submit.exclude.iter().cloned());
-            home.pool.exclude = Some(all.collect::<Vec<_>>().join(","));
-        }
+        home.avoid(&submit.exclude);
         let array = JobArray::of(&submit.jobs);
         let script = self.script(array, &home)?;
         let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
@@ -278,7 +275,7 @@ impl Backend for Sge {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut seen = of(jobs, self.live().await?);
+        let mut seen = batch::of(jobs, self.live().await?);
         self.explain(&mut seen).await;
         self.clear_errors(&mut seen).await;
         Ok(seen)
@@ -294,7 +291,7 @@ impl Backend for Sge {
     }
 
     async fn account(&self, jobs: &[JobRef]) -> Result<Vec<Observation>, BackendError> {
-        Ok(of(jobs, self.ended().await?))
+        Ok(batch::of(jobs, self.ended().await?))
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
@@ -357,17 +354,6 @@ fn array(id: &NativeId) -> &str {
     id.0.split('.').next().unwrap_or_default()
 }
 
-/// Those observations that are of these jobs: ids are used again when the counter is full, names are not.
-fn of(jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
-    let wanted: BTreeMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
-    let ours = |o: &Observation| match wanted.get(&o.name) {
-        Some(Some(id)) => *id == o.id,
-        Some(None) => true,
-        None => false,
-    };
-    observations.into_iter().filter(ours).collect()
-}
-
 async fn run(verb: Verb, call: &Call) -> Result<Answer, BackendError> {
     batch::run(verb, call, errors::classify).await
 }
@@ -384,7 +370,7 @@ mod tests {
             id: id.map(|id| NativeId(id.to_owned())),
         };
         let all = parse::listing("abcd", include_str!("../../tests/fixtures/sge/qstat_xml.out"), 0).unwrap();
-        let ids = |jobs: &[JobRef]| of(jobs, all.clone()).iter().map(|o| o.id.0.clone()).collect::<Vec<_>>();
+        let ids = |jobs: &[JobRef]| batch::of(jobs, all.clone()).iter().map(|o| o.id.0.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&[job(10, Some("57.1")), job(11, Some("56.2")), job(5, None), job(99, None)]), ["57.1", "54"]);
     }
 }

@@ -18,7 +18,7 @@ use crate::backends::{
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::{JobSeq, NativeId};
 use async_trait::async_trait;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -93,13 +93,6 @@ const DEFAULTS: &[(&str, Given)] = &[
 /// What every submit command says beside the script: print the id alone, and show nobody our environment.
 pub(super) const SUBMIT_OPTIONS: [&str; 2] = ["--parsable", "--export=NIL"];
 
-/// Returns the option that avoids more nodes than the script says: on the command line it replaces what the
-/// script says (sbatch(1): command line options override those of the script), so both are in it.
-fn exclude_option(pool: Option<&str>, more: &[String]) -> Option<String> {
-    let all = pool.into_iter().chain(more.iter().map(String::as_str)).collect::<Vec<_>>().join(",");
-    (!more.is_empty()).then(|| format!("--exclude={all}"))
-}
-
 /// The Slurm of this host.
 #[derive(Debug)]
 pub struct Slurm {
@@ -171,14 +164,15 @@ impl Backend for Slurm {
 
     async fn submit(&self, submit: &Submit) -> Result<Vec<NativeId>, BackendError> {
         let array = JobArray::of(&submit.jobs);
-        let home = self.home.of(submit);
+        let mut home = self.home.of(submit);
+        home.avoid(&submit.exclude);
         let script = Self::script(&home, array)?;
         let mut call = self.call("sbatch").args(SUBMIT_OPTIONS);
         call = call.timeout(SUBMIT_TIMEOUT).env("SLURM_UMASK", "0077");
         let given = DEFAULTS.iter().filter(|(_, given)| given(&home));
         call = call.without(given.map(|(name, _)| *name));
         let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
-        let call = call.args(exclude_option(home.pool.exclude.as_deref(), &submit.exclude)).arg(&path);
+        let call = call.arg(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = run(Verb::Submit, &call).await?;
@@ -290,7 +284,6 @@ enum Source {
 /// squeue_after_elem_cancel); when the last one does, the array stays as one job `71`. So an element that is
 /// not listed while its array is, is over.
 fn of(source: Source, jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Observation> {
-    let wanted: BTreeMap<_, _> = jobs.iter().map(|job| (&job.name, &job.id)).collect();
     let arrays: HashSet<String> = observations
         .iter()
         .filter_map(|o| match (source, o.id.0.split_once('_'), &o.state) {
@@ -299,12 +292,7 @@ fn of(source: Source, jobs: &[JobRef], observations: Vec<Observation>) -> Vec<Ob
             _ => None,
         })
         .collect();
-    let ours = |o: &Observation| match wanted.get(&o.name) {
-        Some(Some(id)) => *id == o.id,
-        Some(None) => true,
-        None => false,
-    };
-    let mut seen: Vec<_> = observations.into_iter().filter(ours).collect();
+    let mut seen = batch::of(jobs, observations);
     let ids: HashSet<_> = seen.iter().map(|o| o.id.clone()).collect();
     for job in jobs {
         let Some(id) = job.id.as_ref().filter(|id| !ids.contains(id)) else {
@@ -372,13 +360,5 @@ mod tests {
             assert_eq!(ids(source, &jobs, none), ["71_0 Cancelled", "71_1 Cancelled"]);
         }
         assert!(ids(Source::Listing, &jobs, "").is_empty());
-    }
-
-    #[test]
-    fn nodes_to_avoid_are_added_to_those_of_the_pool() {
-        let more = ["n3".to_owned(), "n4".to_owned()];
-        assert_eq!(exclude_option(Some("n[1-2]"), &more).as_deref(), Some("--exclude=n[1-2],n3,n4"));
-        assert_eq!(exclude_option(None, &more).as_deref(), Some("--exclude=n3,n4"));
-        assert_eq!(exclude_option(Some("n1"), &[]), None, "the script says it");
     }
 }

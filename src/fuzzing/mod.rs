@@ -30,7 +30,7 @@ use std::fmt::Debug;
 
 pub use cores::{client_against_core, records_against_core, server_against_session, worker_against_core};
 pub use files::{journal, lease};
-pub use queues::{lsf, pbs, sge, slurm};
+pub use queues::{condor, lsf, oar, pbs, sge, slurm};
 
 /// One kind of bytes.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ const fn target(name: &'static str, body: fn(&[u8]), is_frugal: bool) -> Target 
 }
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 19] = [
     target("frames", frames, true),
     target("worker_message", worker_message, true),
     target("client_message", client_message, true),
@@ -65,6 +65,8 @@ pub const TARGETS: [Target; 17] = [
     target("sge", sge, true),
     target("pbs", pbs, true),
     target("lsf", lsf, true),
+    target("oar", oar, true),
+    target("condor", condor, true),
     target("template", template, false),
     target("config", config, true),
 ];

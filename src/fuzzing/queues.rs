@@ -3,7 +3,7 @@
 use super::harmless;
 use crate::backends::batch::{Answer, Classify, Exit, Verb, bounded};
 use crate::backends::sentinel::Sentinel;
-use crate::backends::{Observation, Queue, lsf, pbs, sge, slurm as slurm_commands};
+use crate::backends::{Observation, Queue, condor, lsf, oar, pbs, sge, slurm as slurm_commands};
 use crate::ui::words::escape;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,4 +120,37 @@ pub fn lsf(data: &[u8]) {
     site::host_slots(&text);
     site::host_memory(&text);
     offered(&site::queues(&text, site::default_queue(&text)));
+}
+
+/// What the commands of OAR print.
+pub fn oar(data: &[u8]) {
+    use oar::{errors, parse, reasons, site};
+    let text = String::from_utf8_lossy(data);
+    listed(parse::jobs("abcd", &text, 1_795_449_512).iter().flatten().map(|seen| &seen.job));
+    for id in parse::submitted_ids(&text) {
+        assert!(parse::is_id(&id.0), "{id:?}");
+    }
+    parse::not_deleted(&text);
+    reasons::meaning(&text);
+    classified(errors::classify, &text);
+    if let Some(resources) = parse::records(&text) {
+        offered(&[site::any_queue(&resources, &site::Found::of(&resources))]);
+    }
+    short_and_harmless(&site::version(&text));
+}
+
+/// What the commands of HTCondor print.
+pub fn condor(data: &[u8]) {
+    use condor::{errors, parse, reasons};
+    let text = String::from_utf8_lossy(data);
+    let live = parse::listing("abcd", &text).unwrap_or_default();
+    listed(&live.seen);
+    parse::constraint(live.stuck.iter());
+    listed(parse::history("abcd", &text).iter().flatten());
+    parse::analysis(&text).values().for_each(|words| short_and_harmless(words));
+    parse::submitted_cluster(&text);
+    parse::not_removed(&text);
+    reasons::meaning(&text);
+    classified(errors::classify, &text);
+    short_and_harmless(&parse::version(&text));
 }

@@ -395,6 +395,16 @@ fn of_lsf() -> Vec<Seed> {
     seeds
 }
 
+fn of_oar() -> Vec<Seed> {
+    captures!("oar": "oarstat_fJ.out", "oarnodes_J.out", "submit_array.out", "submit_json.out", "errors.txt")
+}
+
+fn of_condor() -> Vec<Seed> {
+    let mut seeds = captures!("condor": "q.json", "history.json", "analyze.out", "errors.txt");
+    seeds.extend(texts(&[("submit", "Welcome 12\n5.0 - 5.4\n"), ("version", "$CondorVersion: 23.9.6 2024-08-08 $\n")]));
+    seeds
+}
+
 fn of_template() -> Vec<Seed> {
     texts(&[
         ("plain", "gzip {}\na b\n-n"),
@@ -449,6 +459,8 @@ pub(super) fn seeds(target: &str) -> Vec<Seed> {
         "sge" => of_sge(),
         "pbs" => of_pbs(),
         "lsf" => of_lsf(),
+        "oar" => of_oar(),
+        "condor" => of_condor(),
         "template" => of_template(),
         "config" => of_config(),
         other => panic!("no seeds for {other}"),

@@ -1,7 +1,7 @@
 //! What needs no LSF.
 
 use super::*;
-use crate::runtime::ids::JobSeq;
+use crate::runtime::ids::{JobName, JobSeq};
 
 fn job(seq: u32, id: Option<&str>) -> JobRef {
     JobRef { name: JobName::new("abcd", JobSeq(seq)), id: id.map(|id| NativeId(id.to_owned())) }
@@ -22,7 +22,7 @@ fn a_reused_id_is_another_job() {
         9       me      RUN   normal     vm          vm          dcabcd-000004     Nov 23 15:02\n";
     let Listing::Jobs(seen) = parse::listing("abcd", Format::Wide, table) else { panic!("no table") };
     let jobs = [job(1, Some("71[1]")), job(2, Some("70")), job(3, Some("8")), job(4, None)];
-    let ids: Vec<String> = of(&jobs, seen).into_iter().map(|seen| seen.id.0).collect();
+    let ids: Vec<String> = batch::of(&jobs, seen).into_iter().map(|seen| seen.id.0).collect();
     assert_eq!(ids, ["71[1]", "9"]);
 }
 

@@ -372,3 +372,16 @@ fn logs() {
     assert_eq!(slurm.log(&first, 1, 0), Path::new("jobs/dcabcd-000007.log"));
     assert_eq!(slurm.log(&first, 3, 2), Path::new("jobs/dcabcd-000007-2.log"));
 }
+
+#[test]
+fn nodes_to_avoid_are_added_to_those_of_the_pool() {
+    let with = |exclude: Option<&str>, more: &[&str]| {
+        let pool = PoolSpec { exclude: exclude.map(str::to_owned), ..PoolSpec::new(1) };
+        let mut home = JobHome::new("/c".into(), "/d".into(), "abcd", pool);
+        home.avoid(&more.iter().map(|node| (*node).to_owned()).collect::<Vec<_>>());
+        home.pool.exclude
+    };
+    assert_eq!(with(Some("n[1-2]"), &["n3", "n4"]).as_deref(), Some("n[1-2],n3,n4"));
+    assert_eq!(with(None, &["n3"]).as_deref(), Some("n3"));
+    assert_eq!((with(Some("n1"), &[]).as_deref(), with(None, &[])), (Some("n1"), None));
+}
