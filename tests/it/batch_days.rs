@@ -147,7 +147,7 @@ fn a_killed_server_finds_its_jobs(system: &'static System) {
         site.shim(system.submit, &once.replace("SUBMIT", system.submit).replace("REAL", &real));
         // Its server dies under it.
         site.run(&["up", "--cores", "1", "--memory", "200MB", "--jobs", "2"]);
-        until("it has submitted", 30, || (site.calls(system.submit) == 1).then_some(()));
+        until("it has submitted", 60, || (site.calls(system.submit) == 1).then_some(()));
         until("two jobs are up", 90, || {
             let status = site.status();
             (status["jobs"].as_array().unwrap().iter().filter(|job| job["state"] == "up").count() == 2).then_some(())

@@ -77,7 +77,7 @@ pub(crate) fn schedd_away() {
     for pid in pids("condor_schedd") {
         kill(pid, "KILL");
     }
-    until("the schedd is away", 10, || {
+    until("the schedd is away", 60, || {
         (!Command::new(folder().join("bin/condor_q")).output().unwrap().status.success()).then_some(())
     });
 }

@@ -16,7 +16,7 @@ fn words(text: &str) -> String {
 
 fn attribute(id: &str, name: &str) -> String {
     let of = |program| condor(&[program, id, "-af", name]);
-    let told = until("the history knows it", 30, || Some(of("condor_history")).filter(|told| !told.is_empty()));
+    let told = until("the history knows it", 60, || Some(of("condor_history")).filter(|told| !told.is_empty()));
     told.trim().to_owned()
 }
 
@@ -58,7 +58,7 @@ fn a_good_day() {
     // Down while a task runs that is deaf to SIGTERM.
     let deaf = site.submit("trap '' TERM USR1 USR2; touch deaf; while :; do sleep 0.2; done");
     site.task_in(&deaf, "running");
-    until("it is deaf", 10, || site.folder.join("home/deaf").exists().then_some(()));
+    until("it is deaf", 60, || site.folder.join("home/deaf").exists().then_some(()));
     site.down();
     assert_eq!(site.task(&deaf)["state"], "ready");
 }

@@ -12,7 +12,7 @@ fn jobs() -> String {
 
 fn nothing_is_left(site: &Site) {
     assert_eq!(jobs(), "");
-    until("no process left", 5, || site.processes().is_empty().then_some(()));
+    until("no process left", 60, || site.processes().is_empty().then_some(()));
     assert_eq!(std::fs::read_dir(site.folder.join("home/state")).map_or(0, Iterator::count), 0);
 }
 
@@ -28,7 +28,7 @@ fn with_a_closed_partition(held: impl FnOnce()) {
 
 fn pending(site: &Site) -> Child {
     let doctor = site.spawn(&["doctor", "--queue", "debug"]);
-    until("the probe is in the queue", 20, || jobs().contains("PENDING").then_some(()));
+    until("the probe is in the queue", 60, || jobs().contains("PENDING").then_some(()));
     doctor
 }
 

@@ -73,7 +73,7 @@ fn end(file: &Path, signal: &str) {
     let pid: u32 = text.lines().next().unwrap().trim().parse().unwrap();
     kill(pid, signal);
     let exe = format!("/proc/{pid}/exe");
-    until("the daemon is down", 30, || std::fs::read_link(&exe).is_err().then_some(()));
+    until("the daemon is down", 60, || std::fs::read_link(&exe).is_err().then_some(()));
 }
 
 /// Ends OAR's server.

@@ -169,7 +169,7 @@ fn the_server_is_away() {
     // "Job is killed", it says, and has submitted: that job is found and is the only one.
     stop_server();
     site.up(&["--walltime", "10m"]);
-    until("it has submitted", 30, || (site.queued() == 1).then_some(()));
+    until("it has submitted", 60, || (site.queued() == 1).then_some(()));
     start();
     site.job_in("up");
     assert_eq!((site.calls("oarsub"), site.queued()), (1, 1), "{}", site.story());

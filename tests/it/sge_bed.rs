@@ -79,7 +79,7 @@ fn stop(daemon: &str, signal: &str) {
     let pid = pid(daemon);
     kill(pid, signal);
     let exe = format!("/proc/{pid}/exe");
-    until("the daemon is down", 30, || std::fs::read_link(&exe).is_err().then_some(()));
+    until("the daemon is down", 60, || std::fs::read_link(&exe).is_err().then_some(()));
 }
 
 /// Ends the master in order.

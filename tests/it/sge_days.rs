@@ -13,7 +13,7 @@ fn site() -> Site {
 /// The accounting record of a job or task, once it is there.
 fn record(id: &str) -> String {
     let (job, task) = id.split_once('.').map_or((id, None), |(job, task)| (job, Some(task)));
-    until("accounting knows", 30, || {
+    until("accounting knows", 60, || {
         let mut words = vec!["-j", job];
         words.extend(task.iter().flat_map(|task| ["-t", task]));
         let output = std::process::Command::new("qacct").args(words).output().unwrap();
@@ -72,7 +72,7 @@ fn a_good_day() {
     // Down while tasks run, one of them deaf to SIGTERM.
     let deaf = site.submit("trap '' TERM USR1 USR2; touch deaf; while :; do sleep 0.2; done");
     site.task_in(&deaf, "running");
-    until("it is deaf", 10, || site.folder.join("home/deaf").exists().then_some(()));
+    until("it is deaf", 60, || site.folder.join("home/deaf").exists().then_some(()));
     site.down();
     assert_eq!(site.task(&deaf)["state"], "ready");
     assert_eq!(value(&record(&id), "exit_status"), "0");
@@ -281,13 +281,13 @@ fn processes_die() {
     site.ok(&["up", "--jobs", "2", "--wait", "1", "--cores", "9", "--memory", "900MB", "--walltime", "10m"]);
     let first = site.submit(task);
     site.task_in(&first, "running");
-    site.job_with("the other waits, and says why", 30, |job| {
+    site.job_with("the other waits, and says why", 60, |job| {
         job["state"] == "pending" && job["reason"].as_str().is_some_and(|why| why.contains("only offers 0 slots"))
     });
     assert!(site.ok(&["status"]).contains("no host has as many free slots"), "{}", site.story());
 
     // The worker: its job ends, another takes its place, the task runs again.
-    let job = site.job_with("the job of the task", 5, |job| works(&site, job));
+    let job = site.job_with("the job of the task", 60, |job| works(&site, job));
     let name = job["name"].as_str().unwrap();
     kill(site.process(&format!("--job {name}")), "KILL");
     let ended = site.job_with("the job has ended", 60, |job| job["name"] == name && job["state"] == "ended");

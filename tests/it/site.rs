@@ -94,12 +94,12 @@ pub(crate) fn stop_controller() {
     let pid = std::fs::read_to_string(bed_folder().join("run/slurmctld.pid")).unwrap();
     kill(pid.trim().parse().unwrap(), "TERM");
     let exe = format!("/proc/{}/exe", pid.trim());
-    until("the controller is down", 30, || std::fs::read_link(&exe).is_err().then_some(()));
+    until("the controller is down", 60, || std::fs::read_link(&exe).is_err().then_some(()));
 }
 
 pub(crate) fn start_controller() {
     slurm(&["slurmctld"]);
-    until("the controller is back", 30, || {
+    until("the controller is back", 60, || {
         Command::new("scontrol").arg("ping").output().unwrap().status.success().then_some(())
     });
 }

@@ -45,7 +45,7 @@ fn a_good_day() {
 
     // A task that needs more time than the jobs have waits until the limit is raised.
     let long = site.ok(&["submit", "--time-request", "30m", "--", "true"]).trim().to_owned();
-    until("it is known that it does not fit", 20, || {
+    until("it is known that it does not fit", 60, || {
         site.status()["waiting_for"].as_str().is_some_and(|why| why.contains("needs 30 min")).then_some(())
     });
     slurm(&["scontrol", "update", &format!("JobId={array}"), "TimeLimit=60"]);
@@ -59,12 +59,12 @@ fn a_good_day() {
     let wide = ["submit", "--wait", "--cores", "7", "--", "printenv", "DCLUSTER_TASK_CORES"];
     assert_eq!(site.ok(&wide), "7\n");
     kill(site.process("worker join"), "INT");
-    assert!(until("salloc ends", 30, || salloc.try_wait().unwrap()).code().is_some());
+    assert!(until("salloc ends", 60, || salloc.try_wait().unwrap()).code().is_some());
 
     // Down while tasks run, one of them deaf to SIGTERM.
     let deaf = site.submit("trap '' TERM; touch deaf; while :; do sleep 0.2; done");
     site.task_in(&deaf, "running");
-    until("it is deaf", 10, || site.folder.join("home/deaf").exists().then_some(()));
+    until("it is deaf", 60, || site.folder.join("home/deaf").exists().then_some(()));
     site.down();
     assert_eq!(site.task(&deaf)["state"], "ready");
 }
@@ -127,7 +127,7 @@ fn refusals() {
         assert!(shown.err.contains(says), "{shown:?}");
         // The user has changed something: one more attempt.
         site.ok(&["scale", "1"]);
-        until("it is tried again", 10, || (site.calls("sbatch") == before + 2).then_some(()));
+        until("it is tried again", 60, || (site.calls("sbatch") == before + 2).then_some(()));
         site.ok(&["cancel", &id]);
         site.down();
         site.ok(&["down", "--purge"]);
@@ -163,15 +163,15 @@ fn the_controller_is_away() {
     let id = site.submit("until [ -e go ]; do sleep 0.1; done");
     start_controller();
     let first = site.job_in("up")["id"].as_str().unwrap().to_owned();
-    assert!(until("up --wait returns", 20, || waiting.try_wait().unwrap()).success());
+    assert!(until("up --wait returns", 60, || waiting.try_wait().unwrap()).success());
     assert_eq!(site.queued(), 1, "{}", site.story());
     assert_eq!(site.status()["trouble"], serde_json::Value::Null, "{}", site.story());
 
     // While a task runs and a job is pending: nothing changes, nothing is lost or doubled.
     site.task_in(&id, "running");
     site.ok(&["scale", "2"]);
-    until("a second job", 30, || (site.queued() == 2).then_some(()));
-    site.job_with("all up", 30, |job| job["state"] == "up" && job["id"] != first.as_str());
+    until("a second job", 60, || (site.queued() == 2).then_some(()));
+    site.job_with("all up", 60, |job| job["state"] == "up" && job["id"] != first.as_str());
     let slow = site.submit("until [ -e go ]; do sleep 0.1; done");
     site.task_in(&slow, "running");
     stop_controller();
@@ -255,7 +255,7 @@ fn processes_die() {
     site.task_in(&first, "running");
 
     // The worker: its job ends, another takes its place, the task runs again.
-    let job = site.job_with("the job of the task", 5, |job| works(&site, job));
+    let job = site.job_with("the job of the task", 60, |job| works(&site, job));
     let name = job["name"].as_str().unwrap();
     kill(site.process(&format!("--job {name}")), "KILL");
     let ended = site.job_with("the job has ended", 60, |job| job["name"] == name && job["state"] == "ended");

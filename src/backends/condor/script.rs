@@ -37,6 +37,7 @@ const RESERVED: &[&str] = &[
     "max_materialize",
     "output",
     "periodic_remove",
+    "queue",
     "should_transfer_files",
     "transfer_executable",
     "universe",

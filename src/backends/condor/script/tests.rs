@@ -91,13 +91,14 @@ fn one_job_on_machines_of_a_kind() {
 #[test]
 fn what_a_description_cannot_say_is_refused() {
     type Change = fn(&mut JobHome);
-    let changes: [(Change, &str); 11] = [
+    let changes: [(Change, &str); 12] = [
         (|home| home.pool.queue = Some("long".into()), "no queues"),
         (|home| home.pool.qos = Some("high".into()), "no --qos"),
         (|home| home.pool.gpu_type = Some("a100".into()), "require_gpus"),
         (|home| home.folder = "/home/u/ends in a blank ".into(), "ends in a blank"),
         (|home| home.folder = "/home/u/a\nline".into(), "control character"),
         (|home| home.pool.directives = vec!["queue 7".into()], "NAME = VALUE"),
+        (|home| home.pool.directives = vec!["queue = 7".into()], "sets queue"),
         (|home| home.pool.directives = vec!["include : x = y".into()], "no name"),
         (|home| home.pool.directives = vec!["Executable = /bin/true".into()], "sets executable"),
         (|home| home.pool.directives = vec!["GetEnv=True".into()], "sets getenv"),
