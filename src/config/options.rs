@@ -99,7 +99,7 @@ pub struct PoolOptions {
 
     /// Further line for the batch system, like --directive=--exclusive; repeatable.
     ///
-    /// It is written into the job script as it is, after #SBATCH (#PBS, #$, #BSUB); HTCondor's are
+    /// It is written into the job script as it is, after #SBATCH (#PBS, #$, #BSUB, #OAR); HTCondor's are
     /// lines NAME = VALUE of its submit description. Given here, directives replace those of
     /// the configuration files.
     #[arg(long = "directive", value_name = "TEXT", allow_hyphen_values = true)]

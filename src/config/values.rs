@@ -91,7 +91,7 @@ pub(super) fn backend(raw: &RawValue) -> Parsed<BackendKind> {
     }
     let meant = nearest(&lower, kinds.map(BackendKind::as_str));
     Err(ConfigError::new(format!("there is no backend {}", quoted(text)))
-        .because("the backends are local, slurm, pbs, sge, lsf and oar")
+        .because(format!("the backends are {}", kinds.map(BackendKind::as_str).join(", ")))
         .fix(match meant {
             Some(meant) => format!("did you mean {meant}?"),
             None => "leave it out: the batch system of this machine is used, else local".to_owned(),
