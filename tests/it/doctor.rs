@@ -215,7 +215,7 @@ const SITE: [(&str, &str); 4] = [
          echo 'PartitionName=long Default=NO MaxTime=2-00:00:00 DefaultTime=01:00:00 State=UP'\n\
          echo 'PartitionName=old Default=NO MaxTime=UNLIMITED State=DRAIN';;\nesac\n",
     ),
-    ("sinfo", "#!/bin/sh\nprintf 'debug|4|8000\\nlong|24|110000\\n'\n"),
+    ("sinfo", "#!/bin/sh\nprintf 'debug|4|8000|(null)\\nlong|24|110000|gpu:2\\n'\n"),
     ("sbatch", "#!/bin/sh\necho sbatch was called >> \"$HOME/called\"\nexit 1\n"),
     ("squeue", "#!/bin/sh\nexit 0\n"),
 ];
