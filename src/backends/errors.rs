@@ -30,3 +30,11 @@ pub(crate) fn captures(file: &str) -> impl Iterator<Item = (&str, i32, &str)> {
         (name, code.parse().expect("a number"), says)
     })
 }
+
+/// Returns the answer of which a capture says both streams, each line after `out: ` or `err: `.
+#[cfg(test)]
+pub(crate) fn answer(code: i32, text: &str) -> super::batch::Answer {
+    let of =
+        |mark: &str| text.lines().filter_map(|line| line.strip_prefix(mark)).map(|line| format!("{line}\n")).collect();
+    super::batch::Answer { exit: super::batch::Exit::Code(code), stdout: of("out: "), stderr: of("err: ") }
+}

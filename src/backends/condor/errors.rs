@@ -63,15 +63,7 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::batch::Exit;
-    use crate::backends::errors::captures;
-
-    fn answer(code: i32, text: &str) -> Answer {
-        let of = |mark: &str| {
-            text.lines().filter_map(|line| line.strip_prefix(mark)).map(|line| format!("{line}\n")).collect()
-        };
-        Answer { exit: Exit::Code(code), stdout: of("out: "), stderr: of("err: ") }
-    }
+    use crate::backends::errors::{answer, captures};
 
     #[test]
     fn every_capture_has_its_class() {
