@@ -271,6 +271,7 @@ fn ask(call: Call) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::programs;
 
     fn silent() -> Option<String> {
         panic!("no command is needed for this")
@@ -435,14 +436,10 @@ mod tests {
 
     #[test]
     fn looks_at_real_files() {
-        use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         let bin = root.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        let put = |name: &str, text: &str| {
-            std::fs::write(bin.join(name), text).unwrap();
-            std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
-        };
+        let put = |name: &str, text: &str| programs::write(&bin.join(name), text);
         let look = |more: &[(&str, &Path)]| {
             let pairs = [("PATH", bin.as_path())].into_iter().chain(more.iter().copied());
             of_host(&pairs.map(|(name, value)| (name.into(), value.into())).collect())

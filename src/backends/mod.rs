@@ -18,6 +18,10 @@ pub mod lsf;
 pub mod oar;
 pub mod pbs;
 mod processes;
+#[cfg(test)]
+#[path = "../../tests/support/programs.rs"]
+#[expect(dead_code, reason = "shared with the integration tests, which copy programs too")]
+mod programs;
 pub mod reasons;
 pub mod render;
 pub mod said;

@@ -2,6 +2,7 @@
 //! the local backend.
 
 use crate::harness::{Bed, Ran, alive, until};
+use crate::programs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -177,8 +178,7 @@ fn with_programs(bed: &mut Bed, programs: &[(&str, &str)]) {
         std::os::unix::fs::symlink(real, bin.join(name)).unwrap();
     }
     for (name, text) in programs {
-        fs::write(bin.join(name), text).unwrap();
-        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        programs::write(&bin.join(name), text);
     }
     bed.set("PATH", bin.to_str().unwrap());
     bed.set("DCLUSTER_BACKEND", "");
@@ -269,7 +269,7 @@ fn what_was_saved_of_a_site_is_told_when_it_does_not_answer_and_refuses_nothing(
     let mut bed = on_site(false);
     bed.set("DCLUSTER_ADDRESS", "127.0.0.1");
     bed.run(&["doctor", "--no-probe", "--save", "--queue", "debug"]).expect(0).says("saved to");
-    fs::write(bed.root().join("bin/scontrol"), "#!/bin/sh\nexit 1\n").unwrap();
+    programs::write(&bed.root().join("bin/scontrol"), "#!/bin/sh\nexit 1\n");
     let words = ["render", "--explain", "--queue", "debug", "--walltime", "20m"];
     let ran = bed.run(&words).expect(0).says("these are as `dcluster doctor --save` found them");
     assert!(ran.text().contains("; queue debug: at most 00:30:00"), "{}", ran.text());

@@ -7,7 +7,6 @@ use dcluster::backends::render::JobHome;
 use dcluster::backends::{Backend, JobRef, Observation, Observed, Submit};
 use dcluster::config::spec::PoolSpec;
 use dcluster::runtime::ids::{JobName, JobSeq};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -55,8 +54,7 @@ impl Fake {
         let folder = outer.path().join(name);
         std::fs::create_dir_all(folder.join("jobs")).unwrap();
         let binary = folder.join("fake 'dcluster'");
-        std::fs::write(&binary, SCRIPT).unwrap();
-        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::programs::write(&binary, SCRIPT);
         std::fs::write(folder.join("env.sh"), "export FROM_ENV='a  b'\n").unwrap();
         let mut pool = PoolSpec { memory_bytes: Some(100 << 20), walltime_seconds: Some(600), ..PoolSpec::new(1) };
         change(&mut pool);

@@ -25,6 +25,8 @@ mod oar_bed;
 mod oar_days;
 mod pbs_days;
 mod peers;
+#[path = "../support/programs.rs"]
+mod programs;
 mod security;
 mod several_workers;
 mod sge_backend;

@@ -162,7 +162,7 @@ fn another_user_reaches_nothing() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let binary = bed.root().join("dcluster");
-    fs::copy(BINARY, &binary).unwrap();
+    crate::programs::copy(Path::new(BINARY), &binary);
     let stranger = |program: &str, words: &[&str]| {
         let mut command = bed.program("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]).args(words);

@@ -2,6 +2,7 @@
 //!
 //! The beds are those of `tests/clusters/`; there is one of each kind, so its tests run one after the other.
 
+use crate::programs;
 use serde_json::Value;
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -198,8 +199,7 @@ impl Site {
         let open = |path: &Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         open(&folder);
         std::fs::create_dir(folder.join("shims")).unwrap();
-        std::fs::copy(env!("CARGO_BIN_EXE_dcluster"), folder.join("dcluster")).unwrap();
-        open(&folder.join("dcluster"));
+        programs::copy(Path::new(env!("CARGO_BIN_EXE_dcluster")), &folder.join("dcluster"));
         let user = nix::unistd::User::from_name(&(system.user)()).unwrap().unwrap();
         for name in ["", "shims", "home"] {
             std::fs::create_dir_all(folder.join(name)).unwrap();
@@ -222,8 +222,7 @@ impl Site {
         // Renamed into place: a script that runs must not change under the shell's feet.
         let path = self.folder.join("shims").join(program);
         let new = path.with_extension("new");
-        std::fs::write(&new, script).unwrap();
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        programs::write(&new, &script);
         std::fs::rename(new, path).unwrap();
     }
     /// Path of a command of the system.

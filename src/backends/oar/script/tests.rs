@@ -1,4 +1,5 @@
 use super::*;
+use crate::backends::programs;
 use crate::backends::render::{RenderInput, render_job_script};
 use crate::config::spec::BackendKind;
 use crate::runtime::ids::JobSeq;
@@ -169,8 +170,7 @@ fn directives_that_are_ours() {
 fn exits(body: &str) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let binary = folder.path().join("worker");
-    std::fs::write(&binary, format!("#!/bin/bash\n[ \"$2\" != --sweep ] || exit 0\n{body}\n")).unwrap();
-    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    programs::write(&binary, &format!("#!/bin/bash\n[ \"$2\" != --sweep ] || exit 0\n{body}\n"));
     std::fs::write(folder.path().join("nodes"), "n07.site\nn07.site\n").unwrap();
     let script = script(4, |home| {
         home.folder = folder.path().to_owned();

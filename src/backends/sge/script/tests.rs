@@ -1,4 +1,5 @@
 use super::*;
+use crate::backends::programs;
 use crate::backends::render::{RenderInput, render_job_script};
 use crate::backends::sge::site::Resource;
 use crate::config::spec::{BackendKind, PoolSpec};
@@ -193,8 +194,7 @@ fn no_such_options() {
 fn exits(code: &str, before: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let binary = folder.path().join("worker");
-    std::fs::write(&binary, format!("#!/bin/bash\n[ \"$2\" != --sweep ] || exit 0\n{before}\nexit {code}\n")).unwrap();
-    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    programs::write(&binary, &format!("#!/bin/bash\n[ \"$2\" != --sweep ] || exit 0\n{before}\nexit {code}\n"));
     let script = script(1, |home| {
         home.folder = folder.path().to_owned();
         home.binary = binary;
