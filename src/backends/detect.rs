@@ -76,6 +76,8 @@ struct Clues {
     slurm_conf: bool,
     /// Grid Engine has a cell: it knows who its master is.
     sge_cell: bool,
+    /// Programs here know a Kubernetes.
+    kubernetes: bool,
 }
 
 /// Looks around on this host, unless somebody says where jobs run.
@@ -110,6 +112,7 @@ impl Clues {
             variables: set.collect(),
             pbs_conf: q && pbs_conf.is_file(),
             sge_cell: q && sge_cell(variables),
+            kubernetes: kubernetes(variables),
             commands,
         }
     }
@@ -182,13 +185,16 @@ fn choose(clues: &Clues, ask: impl FnOnce() -> Option<String>) -> Found {
     let mut found = found.into_iter();
     let Some((kind, mut why)) = found.next() else {
         let wrapper = clues.commands.iter().find_map(|(name, seen)| Some((*name, seen.wraps?)));
-        let why = match (nothing, wrapper) {
+        let mut why = match (nothing, wrapper) {
             (Some(why), _) => why,
             (None, Some((name, kind))) => {
                 format!("{name} on the PATH is a wrapper of {}, whose own commands are not on the PATH", kind.title())
             }
             (None, None) => "no batch system's commands are on the PATH".to_owned(),
         };
+        if clues.kubernetes {
+            why += "; there is a Kubernetes, which is not a backend yet";
+        }
         return Found { kind: BackendKind::Local, why };
     };
     let others: Vec<_> = found.map(|(kind, _)| format!("--backend {}", kind.as_str())).collect();
@@ -258,6 +264,16 @@ fn sge_cell(variables: &Variables) -> bool {
     cell.join("common/act_qmaster").is_file()
 }
 
+/// Whether a kubeconfig is here (kubectl(1): the files of `KUBECONFIG`, else `~/.kube/config`), or this is a pod, to
+/// which Kubernetes gives the address of its API.
+fn kubernetes(variables: &Variables) -> bool {
+    let files = match variables.get("KUBECONFIG") {
+        Some(list) => std::env::split_paths(list).collect(),
+        None => Vec::from_iter(variables.home().map(|home| home.join(".kube/config"))),
+    };
+    variables.get("KUBERNETES_SERVICE_HOST").is_some() || files.iter().any(|file| file.is_file())
+}
+
 /// Runs a command and returns all it says; in a thread of its own, for the caller may be in a runtime or not.
 fn ask(call: Call) -> Option<String> {
     let run = move || {
@@ -287,7 +303,7 @@ mod tests {
         };
         let commands = commands.iter().map(one).collect();
         let variables = variables.iter().copied().collect();
-        Clues { commands, variables, pbs_conf: false, slurm_conf: true, sge_cell: true }
+        Clues { commands, variables, pbs_conf: false, slurm_conf: true, sge_cell: true, kubernetes: false }
     }
 
     fn chosen(clues: &Clues) -> (BackendKind, String) {
@@ -442,9 +458,22 @@ mod tests {
         let put = |name: &str, text: &str| programs::write(&bin.join(name), text);
         let look = |more: &[(&str, &Path)]| {
             let pairs = [("PATH", bin.as_path())].into_iter().chain(more.iter().copied());
-            of_host(&pairs.map(|(name, value)| (name.into(), value.into())).collect())
+            let home = ("HOME", root.path());
+            of_host(&pairs.chain([home]).map(|(name, value)| (name.into(), value.into())).collect())
         };
         assert_eq!(look(&[]).kind, BackendKind::Local);
+        let none = "no batch system's commands are on the PATH";
+        let kubernetes = format!("{none}; there is a Kubernetes, which is not a backend yet");
+        assert_eq!(look(&[]).why, none);
+        assert_eq!(look(&[("KUBERNETES_SERVICE_HOST", Path::new("10.0.0.1"))]).why, kubernetes);
+        let kube = root.path().join(".kube");
+        std::fs::create_dir(&kube).unwrap();
+        std::fs::write(kube.join("config"), "").unwrap();
+        assert_eq!(look(&[]).why, kubernetes);
+        // Those of `KUBECONFIG` are in its place.
+        assert_eq!(look(&[("KUBECONFIG", Path::new("/nowhere:/no/file"))]).why, none);
+        let second = format!("/nowhere:{}", kube.join("config").display());
+        assert_eq!(look(&[("KUBECONFIG", Path::new(&second))]).why, kubernetes);
         put("qsub", "#!/bin/sh\n# site's own\n");
         put("qstat", "#!/bin/sh\n");
         put("qconf", "#!/bin/sh\n");

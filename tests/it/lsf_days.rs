@@ -4,6 +4,7 @@
 mod bed;
 
 use crate::harness::until;
+use crate::site::ODD;
 use bed::{Face, Lsf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,14 +16,13 @@ const FACES: [Face; 2] = [Face::OpenLava, Face::Ibm];
 /// An array, its script, what tasks see, what LSF does not see, logs, mail.
 fn a_good_day(face: Face) {
     let mut lsf = Lsf::new(face);
-    let odd = "two  words, 'quotes', $HOME\nand a line";
-    for (name, value) in [("CUSTOM", odd), ("BSUB_QUIET", "1"), ("LSB_BJOBS_FORMAT", "user"), ("LSB_SUB_QUEUE", "x")] {
+    for (name, value) in [("CUSTOM", ODD), ("BSUB_QUIET", "1"), ("LSB_BJOBS_FORMAT", "user"), ("LSB_SUB_QUEUE", "x")] {
         lsf.bed.set(name, value);
     }
     let shape = ["--jobs", "3", "--walltime", "30m", "--memory", "200MB", "--prologue", "echo from the prologue"];
     lsf.up(&[&shape[..], &["--wait", "3"]].concat());
     assert_eq!(lsf.calls("bsub"), 1, "three jobs are one array");
-    assert_eq!(lsf.bed.ok(&["submit", "--wait", "--", "printenv", "CUSTOM"]), odd);
+    assert_eq!(lsf.bed.ok(&["submit", "--wait", "--", "printenv", "CUSTOM"]), ODD);
     assert!(lsf.bed.ok(&["logs", "job", "2"]).contains("from the prologue"));
 
     let jobs = lsf.bed.status()["jobs"].clone();

@@ -1,6 +1,7 @@
 //! Good and bad days of a user on PBS, with the real program; the stand-in is PBS.
 
 use crate::harness::{PATIENCE, until};
+use crate::site::ODD;
 use crate::standin::StandIn;
 use dcluster::backends::Backend;
 use dcluster::backends::pbs::Pbs;
@@ -27,7 +28,7 @@ fn pbs(settings: &Value) -> StandIn {
 #[test]
 fn a_good_day() {
     let mut site = pbs(&json!({}));
-    site.bed.set("CUSTOM", "two  words, 'quotes', $HOME\nand a line");
+    site.bed.set("CUSTOM", ODD);
     // What would change the script's directives.
     site.bed.set("PBS_DPREFIX", "#XXX");
     site.ok(&["up", "--jobs", "4", "--walltime", "10m", "--prologue", "echo from the prologue", "--wait", "4"]);
@@ -35,7 +36,7 @@ fn a_good_day() {
     let ids: Vec<String> =
         site.status()["jobs"].as_array().unwrap().iter().map(|j| j["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, ["0[0].pbsvm", "0[1].pbsvm", "0[2].pbsvm", "0[3].pbsvm"]);
-    assert_eq!(site.ok(&["submit", "--wait", "--", "printenv", "CUSTOM"]), "two  words, 'quotes', $HOME\nand a line");
+    assert_eq!(site.ok(&["submit", "--wait", "--", "printenv", "CUSTOM"]), ODD);
     let held = site.jobs()[2].clone();
     assert_eq!((&held["cpus"], &held["walltime"]), (&1.into(), &600.into()));
     // PBS delivers its own file at the end only.

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 static BED: Mutex<()> = Mutex::new(());
 
+/// A variable's value that a task must see as it is.
+pub(crate) const ODD: &str = "two  words, 'quotes', $HOME\nand a line";
+
 /// Whoever holds it has a system for one test alone.
 pub(crate) type Guard = Box<dyn std::any::Any>;
 
@@ -343,7 +346,7 @@ impl Site {
         format!("{}\n{}\nlast lines of server.log, newest first:\n{log}", text(&["status", "-v"]), text(&["events"]))
     }
     /// Lines of the private keys of the cluster.
-    pub(crate) fn secrets(&self) -> Vec<String> {
+    fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
         for name in ["ca.key", "access", "worker"] {
             let text = self.read(&format!("state/default/{name}")).replace("\\n", "\n");
@@ -358,6 +361,18 @@ impl Site {
         }
         assert!(secrets.len() >= 3 && secrets.iter().all(|line| line.len() > 20), "{secrets:?}");
         secrets
+    }
+    /// Asserts that what others can read, these texts and how our processes were started, holds no private key, and
+    /// the texts nothing of the environment that [`ODD`] was put into.
+    pub(crate) fn nobody_reads_secrets(&self, public: &[&str]) {
+        let mut read: Vec<_> = public.iter().map(|text| (*text).to_owned()).collect();
+        assert!(read.iter().all(|text| !text.contains("two  words")), "{read:?}");
+        for (pid, line) in self.processes() {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            read.extend([line, String::from_utf8_lossy(&environment).into_owned()]);
+        }
+        let kept = |secret: &String| read.iter().all(|text| !text.contains(secret));
+        assert!(self.secrets().iter().all(kept));
     }
     /// Takes the cluster down; nothing of it may be left.
     pub(crate) fn down(&self) {

@@ -2,8 +2,8 @@
 //! `eval "$(tests/clusters/slurm/up --db)"`, then `DCLUSTER_TEST_SLURM=1 cargo test --test it slurm_days`.
 
 use crate::site::{
-    Site, bed, has_cgroups, kill, kill_node, kill_step_manager, slurm, start_controller, start_node, stop_controller,
-    until,
+    ODD, Site, bed, has_cgroups, kill, kill_node, kill_step_manager, slurm, start_controller, start_node,
+    stop_controller, until,
 };
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 fn a_good_day() {
     let Some(_bed) = bed() else { return };
     let mut site = Site::new();
-    let odd = "two  words, 'quotes', $HOME\nand a line";
     site.environment = vec![
-        ("CUSTOM".into(), odd.into()),
+        ("CUSTOM".into(), ODD.into()),
         ("BASH_FUNC_greet%%".into(), "() {  echo \"hello $1\"\n}".into()),
         // What a login shell may hold, and what must not change our jobs.
         ("SBATCH_EXPORT".into(), "NONE".into()),
@@ -25,7 +24,7 @@ fn a_good_day() {
     let prologue = ["--prologue", "echo from the prologue; export FROM_PROLOGUE=yes"];
     let begun = Instant::now();
     site.up(&[shape, &prologue[..]].concat());
-    assert_eq!(site.ok(&["submit", "--wait", "--", "printenv", "CUSTOM"]), format!("{odd}\n"));
+    assert_eq!(site.ok(&["submit", "--wait", "--", "printenv", "CUSTOM"]), format!("{ODD}\n"));
     note(&format!("from up to the end of the first task: {} ms", begun.elapsed().as_millis()));
     site.up(&[shape, &prologue, &["--wait", "4"][..]].concat());
     assert_eq!(site.calls("sbatch"), 1, "four jobs are one array");
@@ -41,7 +40,7 @@ fn a_good_day() {
     let shown = site.ok(&[&["render", "--cores", "1", "--memory", "200MB"][..], shape, &prologue].concat());
     let submitted = slurm(&["scontrol", "write", "batch_script", &array, "-"]);
     assert_eq!(submitted.trim_end(), shown.trim_end());
-    nobody_sees_keys(&site, &array, &submitted);
+    site.nobody_reads_secrets(&[&submitted, &slurm(&["scontrol", "show", "-d", "job", &array])]);
 
     // A task that needs more time than the jobs have waits until the limit is raised.
     let long = site.ok(&["submit", "--time-request", "30m", "--", "true"]).trim().to_owned();
@@ -60,29 +59,7 @@ fn a_good_day() {
     assert_eq!(site.ok(&wide), "7\n");
     kill(site.process("worker join"), "INT");
     assert!(until("salloc ends", 60, || salloc.try_wait().unwrap()).code().is_some());
-
-    // Down while tasks run, one of them deaf to SIGTERM.
-    let deaf = site.submit("trap '' TERM; touch deaf; while :; do sleep 0.2; done");
-    site.task_in(&deaf, "running");
-    until("it is deaf", 60, || site.folder.join("home/deaf").exists().then_some(()));
     site.down();
-    assert_eq!(site.task(&deaf)["state"], "ready");
-}
-
-fn nobody_sees_keys(site: &Site, array: &str, script: &str) {
-    let secrets = site.secrets();
-    let mut public = vec![script.to_owned(), slurm(&["scontrol", "show", "-d", "job", array])];
-    for (pid, _) in site.processes() {
-        for name in ["cmdline", "environ"] {
-            let text = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            public.push(String::from_utf8_lossy(&text).into_owned());
-        }
-    }
-    for secret in secrets {
-        assert!(public.iter().all(|text| !text.contains(&secret)));
-    }
-    // The user's environment is no business of others either.
-    assert!(!public[0].contains("two  words") && !public[1].contains("two  words"));
 }
 
 /// What Slurm refuses, and what it never starts.
