@@ -5,6 +5,7 @@
 //! the answers: whether history is kept, whether `-E` exists. `qdel` sends TERM to all processes of a job, and KILL
 //! after the site's `kill_delay`.
 
+mod cancel;
 pub mod errors;
 pub(crate) mod observe;
 pub mod parse;
@@ -236,15 +237,7 @@ impl Backend for Pbs {
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
-        let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.as_ref()).collect();
-        for ids in ids.chunks(IDS_LIMIT) {
-            let call = call("qdel").args(ids.iter().map(|id| id.0.as_str()));
-            match call.run().await {
-                Ok(answer) if errors::of_single_jobs(&answer) => {}
-                answer => drop(batch::judge(Verb::Cancel, &call, answer, errors::classify)?),
-            }
-        }
-        Ok(())
+        cancel::cancel(jobs, self.version().await?.torque).await
     }
 
     async fn site(&self) -> Result<Site, BackendError> {

@@ -36,6 +36,8 @@ pub(super) struct Watch {
     pub(super) pending_since: Option<u64>,
     pub(super) sentinel: Option<Sentinel>,
     pub(super) sentinel_at: u64,
+    /// Its script had ended when what was left of the job was cancelled.
+    pub(super) evicted: bool,
     /// Looks by name that did not find the intent, and the first of them.
     pub(super) lookups: u32,
     pub(super) lookup_since: Option<u64>,
@@ -69,6 +71,7 @@ impl Default for Watch {
             pending_since: None,
             sentinel: None,
             sentinel_at: 0,
+            evicted: false,
             lookups: 0,
             lookup_since: None,
             cancel_at: 0,

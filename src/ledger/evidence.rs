@@ -283,6 +283,9 @@ impl Ledger {
 
 /// Says why a job ended, from what the backend says, what the script wrote and what we did.
 pub(super) fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, watch: &Watch) -> EndReason {
+    let wrote = watch.sentinel.as_ref().map(|sentinel| sentinel.exit_code);
+    // Its script ended by itself: that the rest was cancelled is not why. A sentinel alone may be that of a former run.
+    let cancelled = job.cancelling && !(watch.evicted && wrote.is_some() && wrote == exit_code);
     match how {
         EndedHow::Walltime => EndReason::Walltime,
         EndedHow::Preempted => EndReason::Preempted,
@@ -293,10 +296,9 @@ pub(super) fn judge(job: &Job, how: EndedHow, exit_code: Option<i32>, watch: &Wa
         EndedHow::Cancelled if job.cancelling => EndReason::CancelledByUs,
         EndedHow::Cancelled => EndReason::CancelledByOthers,
         EndedHow::Exited => {
-            let code = watch.sentinel.as_ref().map(|sentinel| sentinel.exit_code).or(exit_code);
-            match code {
+            match wrote.or(exit_code) {
                 Some(0) if job.draining => EndReason::Drained,
-                _ if job.cancelling => EndReason::CancelledByUs,
+                _ if cancelled => EndReason::CancelledByUs,
                 // Nobody asked its worker to drain: it was short of time.
                 Some(0) if job.state == JobState::Draining && watch.limited => EndReason::Walltime,
                 Some(0) => EndReason::Finished,

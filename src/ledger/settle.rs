@@ -34,7 +34,7 @@ impl Ledger {
 
     /// The script has ended: the record closes once the backend agrees, or is not heard of for long.
     fn settle_sentinel(&mut self, seq: JobSeq, now: Moment) {
-        let (Some(job), Some(watch)) = (self.jobs.get_mut(&seq), self.watches.get(&seq)) else { return };
+        let (Some(job), Some(watch)) = (self.jobs.get_mut(&seq), self.watches.get_mut(&seq)) else { return };
         if watch.sentinel.is_none() || now.clock < watch.sentinel_at + SETTLE {
             return;
         }
@@ -49,6 +49,7 @@ impl Ledger {
         } else if watch.alive_at.is_some_and(|at| at >= watch.sentinel_at + SETTLE) && !job.cancelling {
             // It hangs in its epilogue, or somebody wrote the file: the job must not stay.
             job.cancelling = true;
+            watch.evicted = true;
             self.changed.insert(seq);
             self.notices.push(Notice::Over { job: seq, planned: false });
         }

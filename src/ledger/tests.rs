@@ -103,6 +103,26 @@ fn the_listing_says_why_a_script_ended() {
     assert!(ledger.take_notices().iter().any(over), "the tasks are innocent");
 }
 
+/// A slow epilogue: the script has failed, the batch system still shows the job, we cancel it.
+#[test]
+fn a_job_that_hangs_after_its_script_is_cancelled_and_ended_by_its_script() {
+    for (code, reason) in [(71, EndReason::CouldNotStart), (0, EndReason::CancelledByUs)] {
+        let mut ledger = submitted(1);
+        let sentinel =
+            Sentinel { exit_code: 71, signal: None, time: 0, node: String::new(), id: String::new(), restart: 0 };
+        ledger.on_listed(&asked(&ledger), &[seen(1, Observed::Running)], at(10));
+        ledger.on_sentinels(vec![(JobSeq(1), sentinel)], at(11));
+        let mut cancelled = false;
+        for second in 12..60 {
+            ledger.on_listed(&asked(&ledger), &[seen(1, Observed::Running)], at(second));
+            cancelled |= ledger.plan(&work(), at(second)).iter().any(|order| matches!(order, Order::Cancel(_)));
+        }
+        assert!(cancelled && ledger.job(JobSeq(1)).unwrap().live());
+        ledger.on_listed(&asked(&ledger), &[seen(1, ended(EndedHow::Exited, code))], at(61));
+        assert_eq!(end_of(&ledger, 1), Some(reason), "{code}");
+    }
+}
+
 #[test]
 fn absence_needs_time_a_look_by_name_and_accounting() {
     let mut ledger = submitted(1);

@@ -10,6 +10,7 @@ use dcluster::config::spec::PoolSpec;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -382,6 +383,20 @@ fn qdel_reaches_tasks_before_the_worker() {
     site.ok(&["wait", &id]);
     assert_eq!((site.bed.tasks("finished"), site.bed.tasks("failed")), (3, 0));
     site.down();
+}
+
+/// OpenPBS does not do all of a `qdel` of several ids; a job whose node is dead holds up no other one.
+#[test]
+fn one_qdel_names_one_job_or_neighbours() {
+    let site = pbs(&json!({ "scheduling": false }));
+    site.ok(&["up", "--jobs", "2"]);
+    site.ok(&["scale", "4"]);
+    site.ok(&["scale", "5"]);
+    until("all are asked for", || (site.alive() == 5).then_some(()));
+    site.fault("qdel", &json!({ "rc": 222, "err": "qdel: Server could not connect to MOM 0[0].pbsvm\n" }));
+    site.down();
+    let calls: BTreeSet<_> = site.calls("qdel").into_iter().collect();
+    assert_eq!(calls, ["qdel 0[0-1].pbsvm", "qdel 1[0-1].pbsvm", "qdel 2.pbsvm"].map(str::to_owned).into());
 }
 
 /// A server that is killed while it submits finds the job by its name, and asks for no second one.

@@ -10,7 +10,7 @@ import signal
 import sys
 
 import pbs_text as text
-from pbs_errors import BAD_STATE, DENIED, FINISHED, UNKNOWN, Refused, torque, version
+from pbs_errors import BAD_STATE, DENIED, FINISHED, OVER, UNKNOWN, Refused, torque, version
 from pbs_submit import qsub
 
 DEFAULTS = {
@@ -238,11 +238,20 @@ def qdel(core, request):
             raise Refused(FINISHED, f"Job has finished {full}")
         own(jobs, request, full)
         alive = [job for job in jobs if job["state"] in ("pending", "held", "running")]
+        ranged = "-" in word or "," in word
+        if not alive and ranged:
+            return
+        if not alive and jobs[0]["index"] is not None and not whole and jobs[0]["state"] == "done":
+            raise Refused(OVER, f"Request invalid for finished array subjob {full}")
         if not alive:
             raise Refused(BAD_STATE, f"Request invalid for state of job {full}")
         for job in alive:
             core.end(job, "force" if force else "cancel")
 
+    # Nothing after an element of an array: see `src/backends/pbs/cancel.rs`.
+    arrays = [place for place, word in enumerate(operands) if "[" in word]
+    if arrays and not torque(core):
+        operands = operands[: arrays[0] + 1]
     return each(core, request, operands, one)
 
 

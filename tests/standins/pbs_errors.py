@@ -1,6 +1,6 @@
 """How PBS refuses: exit codes are its error codes modulo 256."""
 
-UNKNOWN, DENIED, BAD_STATE, FINISHED = 153, 159, 168, 35
+UNKNOWN, DENIED, BAD_STATE, FINISHED, OVER = 153, 159, 168, 35, 55
 
 
 class Refused(Exception):

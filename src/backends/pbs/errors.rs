@@ -15,6 +15,9 @@ const DIRECTIVE: &str = "correct the pool's directives; `dcluster render` shows 
 const FEWER: &str = "the site's limit on jobs is reached; fewer jobs fit until some end";
 const ADMIN: &str = "ask the administrators: the site has rules of its own for jobs (a hook)";
 
+const FILES: &str = "look at the file system that the state folder is on";
+const MOM: &str = "could not connect to MOM";
+
 /// First match wins.
 const ROWS: &[Row] = {
     use ErrorClass::{Ambiguous, Limit, Permanent, Transient};
@@ -37,11 +40,7 @@ const ROWS: &[Row] = {
         ("No free connections", Transient, WAIT),
         ("connection table full", Transient, WAIT),
         ("Failed to save job", Transient, WAIT),
-        (
-            "could not connect to MOM",
-            Transient,
-            "the node's PBS does not answer; `pbsnodes -l` shows whether it is down",
-        ),
+        (MOM, Transient, "the node's PBS does not answer; `pbsnodes -l` shows whether it is down"),
         ("Resource busy", Transient, WAIT),
         (
             "Invalid credential",
@@ -63,6 +62,13 @@ const ROWS: &[Row] = {
         ("Array job exceeds server or queue size limit", Limit, "the site allows shorter arrays only (max_array_size)"),
         // What a hook says is the site's, and may hold any of the words below.
         ("encountered an exception", Transient, ADMIN),
+        ("got an alarm call", Transient, ADMIN),
+        // qsub could not read the script, or its own folder.
+        ("No space left on device", Transient, FILES),
+        ("Disk quota exceeded", Transient, FILES),
+        ("Stale file handle", Transient, FILES),
+        ("Input/output error", Transient, FILES),
+        ("out of memory", Transient, "this host is short of memory"),
         // A shape that will never fit, whatever else is said.
         ("Job violates queue and/or server resource limits", Permanent, LESS),
         ("Job exceeds queue resource limits", Permanent, LESS),
@@ -101,7 +107,10 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     if verb == Verb::Submit && submitted_id(&answer.stdout).is_some() {
         return (ErrorClass::Ambiguous, None);
     }
-    if let Some((_, class, fix)) = first(ROWS, |text| answer.stderr.contains(text)) {
+    // 32 is a hook's no (15136), in the site's own words: the server has answered.
+    let hook = verb == Verb::Submit && answer.exit == Exit::Code(32);
+    let row = first(ROWS, |text| answer.stderr.contains(text));
+    if let Some((_, class, fix)) = row.filter(|(_, class, _)| !(hook && *class == ErrorClass::Ambiguous)) {
         let class = match (class, verb) {
             // The id may be of a job that another user has by now, or the listing is not ours to see: later.
             (ErrorClass::Permanent, Verb::List | Verb::Account) => ErrorClass::Transient,
@@ -110,9 +119,9 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
         return (class, Some((*fix).to_owned()));
     }
     let class = match (verb, answer.exit) {
-        // 1 and 2 are qsub's own reading of options and script; 32 is a hook's no (15136).
+        // 1 and 2 are qsub's own reading of options and script.
         (Verb::Submit, Exit::Code(1 | 2)) if answer.stderr.contains("qsub: ") => ErrorClass::Permanent,
-        (Verb::Submit, Exit::Code(32)) => return (ErrorClass::Permanent, Some(ADMIN.to_owned())),
+        _ if hook => return (ErrorClass::Permanent, Some(ADMIN.to_owned())),
         (Verb::Submit, _) => ErrorClass::Ambiguous,
         _ => ErrorClass::Transient,
     };
@@ -125,13 +134,24 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
 pub(super) fn of_single_jobs(answer: &Answer) -> bool {
     let Exit::Code(code) = answer.exit else { return false };
     let of_a_job = |line: &&str| {
-        ["Unknown Job Id", "Job has finished", "Request invalid for state of job", "invalid state for job"]
-            .iter()
-            .any(|words| line.contains(words))
+        [
+            "Unknown Job Id",
+            "Job has finished",
+            "Request invalid for state of job",
+            "Request invalid for finished array subjob",
+            "invalid state for job",
+        ]
+        .iter()
+        .any(|words| line.contains(words))
     };
     let errors = answer.stderr.lines().filter(|line| line.starts_with("qstat: ") || line.starts_with("qdel: "));
     let (known, others): (Vec<_>, Vec<_>) = errors.partition(of_a_job);
     code == 0 || !known.is_empty() && others.is_empty() && !lost(&answer.stderr)
+}
+
+/// Whether a command failed for the node of one job alone.
+pub(super) fn of_a_node(stderr: &str) -> bool {
+    stderr.contains(MOM)
 }
 
 fn lost(stderr: &str) -> bool {
@@ -249,6 +269,14 @@ mod tests {
             (Verb::Submit, 183, "qsub: Batch protocol error", Ambiguous),
             (Verb::List, 183, "qstat: Batch protocol error", Transient),
             (Verb::Submit, 1, "", Ambiguous),
+            (Verb::Submit, 1, "qsub: opening script file:: Stale file handle", Transient),
+            (
+                Verb::Submit,
+                32,
+                "qsub: request rejected as filter hook 'gate' got an alarm call. Please inform Admin",
+                Transient,
+            ),
+            (Verb::Submit, 32, "qsub: rejected: see our policy on timeouts", Permanent),
             (Verb::Submit, 7, "wrapper: something", Ambiguous),
             (Verb::Submit, 170, "qsub: submit error (Unknown queue MSG=cannot locate queue)", Permanent),
             (

@@ -52,7 +52,12 @@ fn of_array(record: &Record) -> Vec<(u32, Observed)> {
         Some("Q" | "H" | "W" | "T" | "B") => {
             range("array_indices_remaining").into_iter().map(|index| (index, Observed::Pending)).collect()
         }
-        _ => Vec::new(),
+        None => Vec::new(),
+        // Moved to another server (M), or what this version does not know: its elements are somewhere.
+        Some(other) => {
+            let unknown = Observed::Unknown(bounded(other));
+            range("array_indices_submitted").into_iter().map(|index| (index, unknown.clone())).collect()
+        }
     }
 }
 
@@ -242,6 +247,17 @@ mod tests {
         let all = observe(&over);
         assert_eq!(all.len(), 2);
         assert!(all.iter().all(|o| o.state == Observed::Ended { how: EndedHow::Cancelled, exit_code: None }));
+    }
+
+    /// Moved to another server: nobody knows how it does there.
+    #[test]
+    fn elements_of_an_array_that_was_moved_are_not_gone() {
+        let moved =
+            "Job Id: 9[].a\n    Job_Name = dcabcd-000002\n    job_state = M\n    array_indices_submitted = 0-1\n";
+        insta::assert_snapshot!(show(&observe(moved)), @r###"
+        dcabcd-000002 9[0].a Unknown("M") "" None None
+        dcabcd-000003 9[1].a Unknown("M") "" None None
+        "###);
     }
 
     /// What an element that is over says of its exit is another's, while its array is not over.
