@@ -97,6 +97,7 @@ impl Condor {
     }
 
     async fn remove(&self, ids: impl Iterator<Item = &NativeId>) -> Result<(), BackendError> {
+        let mut all = Ok(());
         for ids in ids.collect::<Vec<_>>().chunks(IDS_LIMIT) {
             let constraint = parse::constraint(ids.iter().copied());
             if constraint.is_empty() {
@@ -109,12 +110,10 @@ impl Condor {
                     if !stderr.trim().is_empty()
                         && parse::not_removed(&stdout).is_empty()
                         && parse::not_removed(&stderr).is_empty() => {}
-                answer => {
-                    batch::judge(Verb::Cancel, &call, answer, errors::classify)?;
-                }
+                answer => all = all.and(batch::judge(Verb::Cancel, &call, answer, errors::classify).map(drop)),
             }
         }
-        Ok(())
+        all
     }
 
     /// What the history knows of the jobs of which `constraint` is true; it is read backwards, until `most` were found.

@@ -133,6 +133,7 @@ impl Oar {
     }
 
     async fn oardel(&self, ids: &[&NativeId]) -> Result<(), BackendError> {
+        let mut all = Ok(());
         for ids in ids.chunks(IDS_LIMIT) {
             let call = Call::new("oardel").args(ids.iter().map(|id| id.0.as_str()));
             match call.run().await {
@@ -141,12 +142,10 @@ impl Oar {
                     if matches!(answer.exit, Exit::Code(1 | 6))
                         && !answer.stderr.trim().is_empty()
                         && parse::not_deleted(&answer.stderr).is_empty() => {}
-                answer => {
-                    batch::judge(Verb::Cancel, &call, answer, errors::classify)?;
-                }
+                answer => all = all.and(batch::judge(Verb::Cancel, &call, answer, errors::classify).map(drop)),
             }
         }
-        Ok(())
+        all
     }
 
     fn script(&self, array: JobArray, home: &JobHome) -> Result<String, BackendError> {

@@ -174,25 +174,27 @@ impl Sge {
     }
 
     async fn delete(&self, ids: impl Iterator<Item = &NativeId>) -> Result<(), BackendError> {
+        let mut all = Ok(());
         for ids in parse::ranges(ids).chunks(IDS_LIMIT) {
             let call = Call::new("qdel").args(ids);
-            match call.run().await {
+            let answer = match call.run().await {
                 // It fails when one of many has ended, and says which.
                 Ok(answer)
                     if answer.exit == Exit::Code(1)
                         && answer.stderr.trim().is_empty()
                         && !answer.stdout.trim().is_empty()
-                        && parse::not_deleted(&answer.stdout).is_empty() => {}
+                        && parse::not_deleted(&answer.stdout).is_empty() =>
+                {
+                    continue;
+                }
                 Ok(Answer { exit, stdout, stderr }) if exit != Exit::Code(0) => {
-                    let stdout = parse::not_deleted(&stdout).join("\n");
-                    batch::judge(Verb::Cancel, &call, Ok(Answer { exit, stdout, stderr }), errors::classify)?;
+                    Ok(Answer { exit, stdout: parse::not_deleted(&stdout).join("\n"), stderr })
                 }
-                answer => {
-                    batch::judge(Verb::Cancel, &call, answer, errors::classify)?;
-                }
-            }
+                answer => answer,
+            };
+            all = all.and(batch::judge(Verb::Cancel, &call, answer, errors::classify).map(drop));
         }
-        Ok(())
+        all
     }
 
     /// What accounting knows of the cluster's jobs. One call reads the file once for all; of several ids `qacct -j`

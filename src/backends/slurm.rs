@@ -232,11 +232,12 @@ impl Backend for Slurm {
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
         let ids: Vec<_> = jobs.iter().filter_map(|job| job.id.as_ref()).collect();
+        let mut all = Ok(());
         for ids in ids.chunks(IDS_LIMIT) {
             let call = self.call("scancel").args(ids.iter().map(|id| id.0.as_str()));
-            run(Verb::Cancel, &call).await?;
+            all = all.and(run(Verb::Cancel, &call).await.map(drop));
         }
-        Ok(())
+        all
     }
 
     async fn site(&self) -> Result<Site, BackendError> {
