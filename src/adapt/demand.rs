@@ -151,6 +151,14 @@ impl<'a> Wish<'a> {
         }
         let Some(walltime) = shape.walltime else { return Ok(()) };
         let usable = pool.usable_life();
+        if usable <= 0.0 {
+            return Err(format!(
+                "a job of {} is over before it could take a task (it starts no task in its last {}): ask for a longer \
+                 walltime",
+                seconds(walltime),
+                seconds(shape.drain_lead),
+            ));
+        }
         if let Some(asked) = class.time_request
             && asked > usable
         {

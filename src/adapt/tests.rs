@@ -170,6 +170,19 @@ fn what_no_job_can_run_is_parked_and_no_job_is_asked_for() {
 }
 
 #[test]
+fn jobs_that_are_over_before_they_take_a_task_are_not_asked_for() {
+    let mut settings = settings(0, 10);
+    settings.pools[0].walltime = Some(60.0);
+    let decision = decide(settings, &at(0.0, vec![class(5)], vec![]));
+    assert_eq!((asked(&decision), decision.parked.len()), (0, 1));
+    assert_eq!(
+        decision.parked[0].reason,
+        "a job of 1 min is over before it could take a task (it starts no task in its last 1 min): ask for a longer \
+         walltime"
+    );
+}
+
+#[test]
 fn a_lowered_maximum_is_reached_from_the_cheap_end() {
     let busy = |id, tasks| JobView { tasks, ..job(id, JobPhase::Up) };
     let jobs = vec![busy(1, 8), busy(2, 1), busy(3, 8), job(4, JobPhase::Pending), job(5, JobPhase::Pending)];

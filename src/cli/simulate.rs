@@ -36,9 +36,9 @@ pub(super) fn run(args: &SimulateArgs, context: &Context) -> Result<u8, Problem>
                 context.printer.data_json(row)?;
             }
         }
-        ([row], Some((cell, _))) if !args.table => {
+        ([_], Some((cell, run))) if !args.table => {
             context.printer.data(title(&cell))?;
-            context.printer.data(report::sentences(&row.summary))?;
+            context.printer.data(report::sentences(&run))?;
         }
         (rows, _) => tables(rows, context)?,
     }

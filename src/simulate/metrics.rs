@@ -52,7 +52,9 @@ pub(super) struct TheEnd {
     /// When the last task had ended, if it has.
     pub(super) done_at: Option<u64>,
     pub(super) finished: u64,
+    /// Tasks that did not finish, and of these those that still could have.
     pub(super) parked: u64,
+    pub(super) unfinished: u64,
 }
 
 impl Meter {
@@ -108,12 +110,13 @@ impl Meter {
     /// Sums up.
     pub(super) fn finish(mut self, scenario: &Scenario, site: &Site, end: &TheEnd) -> Run {
         self.responses.sort_by(f64::total_cmp);
-        let quantile = |p: f64| {
-            let last = self.responses.len().saturating_sub(1);
-            self.responses.get((p * last as f64).round() as usize).copied().unwrap_or(0.0)
-        };
         let first = scenario.workload.tasks.iter().map(|task| task.arrives).fold(f64::INFINITY, f64::min);
         let done = seconds(end.done_at.unwrap_or(end.now));
+        let makespan = if first.is_finite() { (done - first).max(0.0) } else { 0.0 };
+        let quantile = |p: f64| {
+            let last = self.responses.len().saturating_sub(1);
+            self.responses.get((p * last as f64).round() as usize).copied().unwrap_or(makespan)
+        };
         let cores = f64::from(scenario.settings.pools[0].cores);
         let billed = site.jobs.values().filter_map(|job| {
             let started = job.started?;
@@ -124,7 +127,7 @@ impl Meter {
         let summary = Summary {
             policy: end.policy.to_owned(),
             seed: scenario.seed,
-            makespan_seconds: if first.is_finite() { (done - first).max(0.0) } else { 0.0 },
+            makespan_seconds: makespan,
             response_p50_seconds: quantile(0.5),
             response_p95_seconds: quantile(0.95),
             core_seconds_billed: billed.fold(0.0, |sum, some| sum + some),
@@ -146,6 +149,7 @@ impl Meter {
             decisions: self.decisions,
             mean_response: self.responses.iter().sum::<f64>() / self.responses.len().max(1) as f64,
             seconds: seconds(end.now),
+            unfinished: end.unfinished,
             elasticity: Elasticity::of(&self.demand, &self.held, most, span),
             lost_core_seconds: self.lost,
             demand: self.demand,

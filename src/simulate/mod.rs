@@ -38,7 +38,7 @@ pub struct Scenario {
 /// What goes wrong, and how often.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Faults {
-    /// Share of pending jobs that vanish without a trace.
+    /// Share of jobs that vanish without a trace if they are still pending after a while: a minute on average.
     pub vanish: f64,
     /// Share of listings that fail.
     pub listings_fail: f64,
@@ -46,7 +46,7 @@ pub struct Faults {
     pub blind_seconds: f64,
     /// Share of submissions that are rejected.
     pub reject: f64,
-    /// Share of jobs whose node dies, at a random time of their life.
+    /// Share of jobs whose node dies, at a random time of their walltime, if they last so long.
     pub node_fails: f64,
 }
 
@@ -57,9 +57,9 @@ pub struct Summary {
     pub policy: String,
     /// Seed.
     pub seed: u64,
-    /// From the first task's arrival to the end of the last.
+    /// From the first task's arrival to the end of the last; until it was given up, where tasks had not ended then.
     pub makespan_seconds: f64,
-    /// From when a task is ready to its end: median.
+    /// From when a task is ready to its end: median of those that finished, the makespan where none did.
     pub response_p50_seconds: f64,
     /// Nineteen of twenty are faster.
     pub response_p95_seconds: f64,
@@ -77,8 +77,9 @@ pub struct Summary {
     pub tasks_killed_by_walltime: u64,
     /// Tasks that finished.
     pub tasks_finished: u64,
-    /// Tasks that no job could run: too large for a job, longer than a walltime as the policy says, or cut by a
-    /// walltime after nine tenths of what a fresh job offers to tasks. The last hold for every policy.
+    /// All others. No job could run them: they are too large for a job, longer than a walltime as the policy says, or
+    /// were cut by a walltime after nine tenths of what a fresh job offers to tasks, which holds for every policy. Or
+    /// they wait for such a task. Or they had not ended when the simulation was given up.
     pub tasks_parked: u64,
     /// Time during which fewer jobs than the minimum were known to exist, the first second of each such time
     /// excepted, and what passes until more may be asked for again after failures.
@@ -90,7 +91,7 @@ pub struct Summary {
 }
 
 /// What came of a simulation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     /// The figures.
     pub summary: Summary,
@@ -104,6 +105,8 @@ pub struct Run {
     pub elasticity: Elasticity,
     /// Seconds until the end of the simulation.
     pub seconds: f64,
+    /// Tasks that could still have finished when the simulation was given up.
+    pub unfinished: u64,
     /// Cores that ready and running tasks want, as many as there may be at most: from each time (s) on.
     pub demand: Vec<(f64, f64)>,
     /// Cores of jobs that have started.
@@ -115,7 +118,7 @@ pub struct Run {
 }
 
 /// Simulates until the last task has ended and no more jobs are left than the minimum, two hours after it at the
-/// latest; given up after 20 days. The settings must have a pool; others than the first are not used.
+/// latest. Given up 20 days after the time within which one job alone would have done all at half its speed. The settings must have a pool; others than the first are not used.
 pub fn run(scenario: &Scenario, queue: Box<dyn queue::Queue>, policy: &mut dyn policy::Policy) -> Run {
     world::World::new(scenario, queue, policy).run()
 }

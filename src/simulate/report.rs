@@ -1,7 +1,7 @@
 //! Outcomes for people: one run in sentences, many in a table, policies against each other.
 
-use super::Summary;
 use super::plot::{Frontier, Mark};
+use super::{Run, Summary};
 use crate::ui::table::{Align, Table};
 use crate::ui::words::{count, duration, grouped};
 use serde::Serialize;
@@ -58,12 +58,16 @@ fn ratio(value: Option<f64>) -> String {
 }
 
 /// Returns one run in lines: a label and a sentence each.
-pub fn sentences(summary: &Summary) -> String {
+pub fn sentences(run: &Run) -> String {
+    let (summary, follows) = (&run.summary, &run.elasticity);
+    let percent = |value: f64| format!("{} %", figure(value));
     let hours = |seconds: f64| figure(seconds / 3600.0);
     let useful = cost(summary).map_or_else(String::new, |cost| format!(", {} for each useful one", figure(cost)));
     let mut tasks = format!("{} finished", grouped(summary.tasks_finished));
+    let given_up = format!("had not ended after {}, when the simulation was given up", time(run.seconds));
     for (number, what) in [
-        (summary.tasks_parked, "parked: no job could run them"),
+        (summary.tasks_parked.saturating_sub(run.unfinished), "parked: no job could run them, or they wait for such"),
+        (run.unfinished, given_up.as_str()),
         (summary.tasks_killed_by_walltime, "runs ended by a walltime"),
     ] {
         if number > 0 {
@@ -71,14 +75,20 @@ pub fn sentences(summary: &Summary) -> String {
         }
     }
     let lines = [
-        ("makespan", time(summary.makespan_seconds)),
+        (
+            "makespan",
+            format!("{}{}", if run.unfinished > 0 { "more than " } else { "" }, time(summary.makespan_seconds)),
+        ),
         (
             "response",
-            format!(
-                "half of the tasks within {}, 19 of 20 within {}",
-                time(summary.response_p50_seconds),
-                time(summary.response_p95_seconds)
-            ),
+            match summary.tasks_finished {
+                0 => "no task finished".to_owned(),
+                _ => format!(
+                    "half of the tasks within {}, 19 of 20 within {}",
+                    time(summary.response_p50_seconds),
+                    time(summary.response_p95_seconds)
+                ),
+            },
         ),
         ("billed", format!("{} core-hours{useful}", hours(summary.core_seconds_billed))),
         (
@@ -92,6 +102,18 @@ pub fn sentences(summary: &Summary) -> String {
         ),
         ("tasks", tasks),
         (
+            "supply",
+            format!(
+                "too little {} of the time (on average {} of the maximum), too much {} ({}), another trend than \
+                 demand {}",
+                percent(follows.under_time),
+                percent(follows.under_accuracy),
+                percent(follows.over_time),
+                percent(follows.over_accuracy),
+                percent(follows.instability)
+            ),
+        ),
+        (
             "bounds",
             format!(
                 "{} below the minimum, {} above the maximum",
@@ -99,7 +121,10 @@ pub fn sentences(summary: &Summary) -> String {
                 time(summary.above_max_seconds)
             ),
         ),
-        ("settled", format!("{} after the last task", time(summary.settle_seconds))),
+        match run.unfinished {
+            0 => ("settled", format!("{} after the last task", time(summary.settle_seconds))),
+            _ => ("settled", "never".to_owned()),
+        },
     ];
     lines.map(|(label, text)| format!("  {label:<8}  {text}")).join("\n")
 }
@@ -119,6 +144,7 @@ pub fn table(rows: &[Row]) -> Table {
         ("jobs", Right),
         ("useless", Right),
         ("kills", Right),
+        ("parked", Right),
         ("settle", Right),
     ]);
     let mut table = Table::new(&columns);
@@ -135,6 +161,7 @@ pub fn table(rows: &[Row]) -> Table {
             grouped(summary.jobs_submitted.into()),
             grouped(summary.jobs_useless.into()),
             grouped(summary.tasks_killed_by_walltime),
+            grouped(summary.tasks_parked),
             time(summary.settle_seconds),
         ]);
         table.row(cells);
@@ -262,6 +289,7 @@ pub fn cells(rows: &[Row]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulate::elasticity::Elasticity;
 
     fn row(workload: &str, policy: &str, efficiency: Option<f64>, makespan: f64, billed: f64) -> Row {
         let summary = Summary {
@@ -284,24 +312,48 @@ mod tests {
     fn one_run_is_told_in_lines() {
         let mut summary = row("burst", "ours", None, 754.0, 4480.0).summary;
         summary.tasks_parked = 3;
-        insta::assert_snapshot!(sentences(&summary), @r"
+        let elasticity = Elasticity {
+            under_accuracy: 3.25,
+            over_accuracy: 0.51,
+            under_time: 12.0,
+            over_time: 40.4,
+            instability: 8.0,
+        };
+        let run = Run { summary, elasticity, seconds: 800.0, ..Run::default() };
+        insta::assert_snapshot!(sentences(&run), @r"
           makespan  13 min
           response  half of the tasks within 6 min 17 s, 19 of 20 within 11 min
           billed    1.24 core-hours, 1.24 for each useful one
           jobs      12 submitted, 0 of no use, 0 cancelled while pending
-          tasks     2,000 finished, 3 parked: no job could run them
+          tasks     2,000 finished, 3 parked: no job could run them, or they wait for such
+          supply    too little 12.0 % of the time (on average 3.25 % of the maximum), too much 40.4 % (0.51 %), another trend than demand 8.00 %
           bounds    0 ms below the minimum, 0 ms above the maximum
           settled   41.0 s after the last task
         ");
     }
 
     #[test]
+    fn tasks_that_did_not_end_are_told() {
+        let summary = Summary { makespan_seconds: 1.8e6, tasks_parked: 12, ..Summary::default() };
+        let said = sentences(&Run { summary, unfinished: 10, seconds: 1.8e6, ..Run::default() });
+        for words in [
+            "makespan  more than 20 days 20 h",
+            "2 parked",
+            "10 had not ended after 20 days 20 h, when the simulation was given up",
+            "settled   never",
+            "response  no task finished",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+
+    #[test]
     fn many_runs_are_a_table() {
         let rows = [row("burst", "ours", Some(0.8), 754.0, 4480.0), row("tail", "dask", None, 12.0, 36e6)];
         insta::assert_snapshot!(table(&rows).render(None), @r"
-        TRACE    WORKLOAD  POLICY    MAKESPAN         P50     P95  CORE-H  ÷ USEFUL  JOBS  USELESS  KILLS  SETTLE
-        kth-sp2  burst     ours 0.8    13 min  6 min 17 s  11 min    1.24      1.24    12        0      0  41.0 s
-        kth-sp2  tail      dask        12.0 s       6.0 s  10.8 s  10,000    10,000    12        0      0  41.0 s
+        TRACE    WORKLOAD  POLICY    MAKESPAN         P50     P95  CORE-H  ÷ USEFUL  JOBS  USELESS  KILLS  PARKED  SETTLE
+        kth-sp2  burst     ours 0.8    13 min  6 min 17 s  11 min    1.24      1.24    12        0      0       0  41.0 s
+        kth-sp2  tail      dask        12.0 s       6.0 s  10.8 s  10,000    10,000    12        0      0       0  41.0 s
         ");
     }
 

@@ -197,9 +197,34 @@ fn a_single_endless_task_of_a_class_is_given_up_and_those_after_it_never_run() {
     for policy in NAMES {
         let played = play(policy, &scenario(workload(&["a"], tasks.clone()), settings(0, 4, 3600.0), 3));
         let summary = &played.summary;
-        assert_eq!((summary.tasks_finished, summary.tasks_parked), (60, 1), "{summary:?}");
+        assert_eq!((summary.tasks_finished, summary.tasks_parked), (60, 2), "{summary:?}");
         assert!((3..=8).contains(&summary.tasks_killed_by_walltime), "{summary:?}");
     }
+}
+
+/// What waits for a task that cannot run cannot run either; nothing is left out of the count.
+#[test]
+fn every_task_has_finished_or_is_parked() {
+    let parents = [vec![], vec![0], vec![1], vec![]];
+    let tasks =
+        [9, 1, 1, 1].into_iter().zip(parents).map(|(cores, parents)| Task { parents, ..task(0, 0.0, 60.0, cores) });
+    let tasks: Vec<_> = (0..).zip(tasks).map(|(class, task)| Task { class, ..task }).collect();
+    let load = workload(&["large", "child", "grandchild", "fine"], tasks);
+    for policy in NAMES {
+        let run = play(policy, &scenario(load.clone(), settings(0, 4, 3600.0), 1));
+        assert_eq!((run.summary.tasks_finished, run.summary.tasks_parked, run.unfinished), (1, 3, 0), "{policy}");
+    }
+}
+
+/// A queue that lets nothing start: it is given up, and does not look like the fastest of all.
+#[test]
+fn a_run_without_an_end_is_told_from_one_that_was_quick() {
+    let scenario = scenario(load("burst:2", 1), settings(1, 1, 3600.0), 1);
+    let queue = Box::new(LogNormal::constant(1e8));
+    let run = run(&scenario, queue, named("static", &scenario.settings).unwrap().as_mut());
+    let summary = &run.summary;
+    assert_eq!((summary.tasks_finished, summary.tasks_parked, run.unfinished), (0, 2, 2));
+    assert!(summary.makespan_seconds > 1.7e6 && summary.response_p50_seconds == summary.makespan_seconds);
 }
 
 #[test]

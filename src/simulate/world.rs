@@ -166,12 +166,14 @@ impl<'a> World<'a> {
                 break;
             }
         }
+        let left = self.tasks.len() as u64 - self.finished;
         let end = TheEnd {
             policy: self.policy.name(),
             now: self.now,
             done_at,
             finished: self.finished,
-            parked: self.parked_tasks(),
+            parked: left,
+            unfinished: if done_at.is_some() { 0 } else { left - self.parked_tasks().min(left) },
         };
         self.meter.finish(self.scenario, &self.site, &end)
     }

@@ -101,7 +101,7 @@ pub(crate) struct ClusterArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "What goes wrong")]
 pub(crate) struct FaultArgs {
-    /// Share of pending jobs that vanish without a trace.
+    /// Share of jobs that vanish without a trace if they are still pending after a while (a minute on average).
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
     pub(super) vanish: f64,
     /// Share of listings of the queue that fail.
@@ -113,7 +113,7 @@ pub(crate) struct FaultArgs {
     /// Share of submissions that are rejected.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
     pub(super) reject: f64,
-    /// Share of jobs whose node dies.
+    /// Share of jobs whose node dies, at a random time of their walltime, if they last so long.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
     pub(super) fail_nodes: f64,
 }

@@ -96,6 +96,13 @@ impl Plan {
         if cluster.min > cluster.max {
             return Err(usage(format!("--min {} is more than --max {}", cluster.min, cluster.max), "--min"));
         }
+        if let Some(walltime) = cluster.walltime.longest
+            && cluster.startup + drain_lead_of(Some(walltime)) as f64 >= walltime as f64
+        {
+            let what = "the jobs would be over before they could take a task";
+            let fix = "a longer --walltime, or a shorter --startup";
+            return Err(usage(what, "--walltime").fix(fix));
+        }
         let plan = Self {
             sources: sources(args)?,
             loads: args.workload.iter().map(|text| load(text)).collect::<Result<_, _>>()?,
