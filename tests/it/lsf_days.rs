@@ -59,6 +59,20 @@ fn a_good_day_on_ibm() {
     a_good_day(Face::Ibm);
 }
 
+/// LSF copies the environment of `bsub` into the job, and `up` may be typed in a shell that is a job itself.
+#[test]
+fn what_tasks_see_is_of_the_user_and_of_their_own_job() {
+    let mut lsf = Lsf::new(Face::OpenLava);
+    lsf.bed.set("LANG", "C.UTF-8");
+    lsf.bed.set("LSB_JOBID", "7");
+    let mut up = lsf.bed.command(&["up", "--wait", "1"]);
+    up.env_remove("LC_ALL");
+    lsf.bed.start(up).end_within(Duration::from_secs(60)).expect(0);
+    let told = "echo ${LC_ALL-unset} $LANG $LSB_JOBID";
+    assert_eq!(lsf.bed.ok(&["submit", "--wait", "--", "bash", "-c", told]), "unset C.UTF-8 101");
+    lsf.down();
+}
+
 /// LSF_UNIT_FOR_LIMITS of `lsf.conf`, and reservations that the site multiplies by the slots.
 #[test]
 fn memory_in_the_sites_units() {

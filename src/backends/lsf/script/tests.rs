@@ -45,7 +45,7 @@ fn a_script_of_an_array() {
     #BSUB -m "n1 n2"
     #BSUB -o /dev/null
 
-    unset LSB_NTRIES LSB_JOB_REPORT_MAIL
+    unset LSB_NTRIES LSB_JOB_REPORT_MAIL LC_ALL
     umask 077
     if cd '/home/me/my clusters/d' 2>/dev/null && mkdir -p jobs && : >> "jobs/dcabcd-000007-$LSB_JOBINDEX.log"; then
         exec >> "jobs/dcabcd-000007-$LSB_JOBINDEX.log" 2>&1
