@@ -160,6 +160,20 @@ fn a_parallel_job_is_told_before_it_is_killed() {
     assert!(record.exists(), "{:#?}", lsf.records());
 }
 
+/// Where `bkill` could not tell a job, the job has not been told: it is told again, not killed.
+#[test]
+fn a_job_that_was_not_told_is_told_again() {
+    let lsf = Lsf::new(Face::Ibm);
+    lsf.up(&["--cores", "2", "--prologue", "sleep 300"]);
+    let job = lsf.job_in("started");
+    until("the prologue runs", || (lsf.running_of_user("sleep 300") == 1).then_some(()));
+    lsf.standin(&["fault", "bkill", r#"{"rc": 255, "err": "Job <101>: Communication time out\n"}"#]);
+    lsf.down();
+    assert_eq!(lsf.calls("bkill -s TERM 101"), 2);
+    let record = lsf.bed.folder().join("jobs").join(job["name"].as_str().unwrap()).join("exit");
+    assert!(record.exists(), "{:#?}", lsf.records());
+}
+
 /// What LSF refuses is told in its words, with a fix, and not tried again.
 #[test]
 fn refusals() {
@@ -371,6 +385,30 @@ fn the_run_limit_is_told_to_all_processes() {
     assert_eq!((&done["exit_code"], lsf.bed.read("dies").as_str()), (&0.into(), "run\nrun\n"));
     lsf.job_with("it has ended", |job| job["id"] == "101" && job["state"] == "ended");
     lsf.down();
+}
+
+/// A node dies, and LSF keeps what was killed there as ZOMBI, which is no end, until the node is back. `down` does
+/// not wait for that.
+#[test]
+fn down_removes_what_was_on_a_dead_node() {
+    for face in FACES {
+        for killed_by_others in [false, true] {
+            let lsf = Lsf::new(face);
+            lsf.up(&["--prologue", "until [ -e go ]; do sleep 0.1; done"]);
+            lsf.job_in("started");
+            lsf.standin(&["set", "silent", "[\"n1\"]"]);
+            lsf.job_with("UNKWN", |job| job["reason"].as_str().is_some_and(|why| why.contains("UNKWN")));
+            if killed_by_others {
+                lsf.lsf(&["bkill", "101"]);
+                lsf.job_with("ZOMBI", |job| job["reason"].as_str().is_some_and(|why| why.contains("ZOMBI")));
+                let job = lsf.bed.status()["jobs"][0].clone();
+                assert_eq!((&job["id"], &job["state"], lsf.calls("bsub")), (&"101".into(), &"started".into(), 1));
+            }
+            lsf.down();
+            assert_eq!(lsf.records()[0]["why"], "removed");
+            assert_eq!((lsf.calls("bkill 101"), lsf.calls("bkill -r 101"), lsf.calls("bkill -s")), (1, 1, 0));
+        }
+    }
 }
 
 /// A node of which LSF hears nothing: UNKWN is not an end.

@@ -39,7 +39,7 @@ DEFAULTS = {
     "per_task": False,
     # What the site's esub prints and does: out err refuse.
     "esub": {},
-    # Nodes of which nothing is heard: jobs there are UNKWN.
+    # Nodes of which nothing is heard: jobs there are UNKWN, and ZOMBI once they are killed, until the node is back.
     "silent": [],
     # Seconds from the run limit's USR2 to the ladder (10 minutes in the real one).
     "runlimit_grace": 1.0,
@@ -76,6 +76,10 @@ def command(core, request):
         "bsub": bsub, "bjobs": bjobs, "bkill": bkill, "bhist": bhist, "bqueues": bqueues, "bhosts": bhosts,
         "bparams": bparams, "lsid": lsid, "lshosts": lshosts, "bresume": bresume, "bstop": bstop,
     }  # fmt: skip
+    for job in core.jobs.values():
+        if job["attrs"].get("zombie") and not silent(core, job):
+            del job["attrs"]["zombie"]
+            core.end(job, "bkill")
     try:
         return do[request["command"]](core, request)
     except Refused as refused:
@@ -160,9 +164,13 @@ def ended(core, job):
 # What is known of jobs.
 
 
+def silent(core, job):
+    return job["state"] in ("running", "ending") and job["node"] in core.config["silent"]
+
+
 def stat(core, job):
-    if job["state"] in ("running", "ending") and job["node"] in core.config["silent"] and ibm(core):
-        return "ZOMBI" if job["why"] else "UNKWN"
+    if silent(core, job):
+        return "ZOMBI" if job["attrs"].get("zombie") else "UNKWN"
     if job["state"] == "running":
         return "USUSP" if job["attrs"].get("stopped") else "RUN"
     states = {"pending": "PEND", "held": "PSUSP", "ending": "RUN"}
@@ -181,6 +189,7 @@ def exit_reason(core, job):
     words = {
         "walltime": "TERM_RUNLIMIT: job killed after reaching LSF run time limit",
         "bkill": "TERM_OWNER: job killed by owner",
+        "removed": "TERM_REMOVE_HUNG_JOB: job removed from the LSF system",
     }
     return words.get(job["why"], "")
 
@@ -297,11 +306,11 @@ def columns(core, given, jobs, errors):
 
 
 def bkill(core, request):
-    words, number = list(request["args"]), None
+    words, number, remove = list(request["args"]), None, False
     if words and words[0] == "-s":
         number, words = getattr(signal, "SIG" + words[1].removeprefix("SIG")), words[2:]
     elif words and words[0] == "-r":
-        words = words[1:]
+        words, remove = words[1:], True
     if not words:
         raise Refused(text.BKILL_USAGE)
     out, err = "", ""
@@ -312,10 +321,16 @@ def bkill(core, request):
         if errors:
             err += errors.replace("> is not found", ">: No matching job found")
         for job in jobs:
-            if job["state"] in ("done", "ending"):
+            if job["state"] in ("done", "ending") or job["attrs"].get("zombie") and not remove:
                 err += f"Job <{job['key']}>: Job has already finished\n"
             elif job["uid"] != request["uid"]:
                 err += f"Job <{job['key']}>: User permission denied\n"
+            elif silent(core, job) and number in (None, signal.SIGKILL):
+                lost(core, job, remove)
+                out += f"Job <{job['key']}> is being terminated\n"
+            elif silent(core, job):
+                # The node hears no signal.
+                out += f"Job <{job['key']}> is being signaled\n"
             elif number in (None, signal.SIGKILL):
                 core.end(job, "bkill")
                 out += f"Job <{job['key']}> is being terminated\n"
@@ -325,6 +340,16 @@ def bkill(core, request):
                 core.signal(job, number)
                 out += f"Job <{job['key']}> is being signaled\n"
     return [255 if err else 0, out, err]
+
+
+def lost(core, job, remove):
+    """Ends a job on a node of which nothing is heard."""
+    core.changed = True
+    job["attrs"]["zombie"] = True
+    if remove:
+        # The node kills what it finds when it is back. Nobody sees when: so now.
+        batch.signal_session(job["session"], signal.SIGKILL)
+        job.update(state="done", ended=core.now(), why="removed")
 
 
 def bstop(core, request):

@@ -139,33 +139,20 @@ pub fn only_absences(answer: &Answer) -> bool {
     lines.all(is_absence)
 }
 
-fn is_absence(line: &str) -> bool {
+pub(super) fn is_absence(line: &str) -> bool {
     line.starts_with("Job <") && (line.ends_with("is not found") || line.ends_with("No matching job found"))
         || line.starts_with("No unfinished job found")
         || line.starts_with("No job found")
         || line.starts_with("No matching job")
 }
 
-fn chatter(line: &str) -> bool {
+pub(super) fn chatter(line: &str) -> bool {
     line.ends_with("Please wait ...") || line.ends_with("still trying")
-}
-
-/// Returns what `bkill` says of jobs that it could not kill although they are there: its other lines are of jobs
-/// that it ends, or that have ended.
-pub fn not_killed(stderr: &str) -> Option<String> {
-    let gone = |line: &str| {
-        is_absence(line)
-            || chatter(line)
-            || line.ends_with("Job has already finished")
-            || line.ends_with("is being terminated")
-            || line.ends_with("is being signaled")
-    };
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !gone(line)).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kill::reply;
     use super::*;
     use crate::backends::errors::captures;
 
@@ -187,7 +174,7 @@ mod tests {
             let word = match verb {
                 Verb::List if unknown_option(&answer) => "another format".to_owned(),
                 Verb::List if nothing_found(&answer) => "nothing found".to_owned(),
-                Verb::Cancel if not_killed(stderr).is_none() => "gone".to_owned(),
+                Verb::Cancel if reply(&[], stderr).refused.is_none() => "gone".to_owned(),
                 _ => format!("{class:?}{}", fix.map_or("", |_| ", fix")),
             };
             lines.push(format!("{name} ({verb:?} {code}): {word}"));
@@ -301,12 +288,5 @@ mod tests {
         assert!(!nothing_found(&answer(255, "", "")), "silence says nothing");
         assert!(!nothing_found(&answer(254, "", "Connection refused by server\n")));
         assert!(!nothing_found(&answer(255, "", "Job <7> is not found\nConnection refused by server\n")));
-    }
-
-    #[test]
-    fn bkill_of_what_has_ended_is_no_error() {
-        assert_eq!(not_killed("Job <99999>: No matching job found\nJob <101>: Job has already finished\n"), None);
-        let denied = not_killed("Job <101>: Job has already finished\nJob <266>: User permission denied\n");
-        assert_eq!(denied.unwrap(), "Job <266>: User permission denied");
     }
 }
