@@ -25,25 +25,28 @@ const ROWS: &[Row] = {
         ("Unknown cluster name or cluster master", Transient, WAIT),
         ("LIM is down", Transient, WAIT),
         ("(LIM) not responding", Transient, WAIT),
+        ("Cannot locate master LIM", Transient, WAIT),
+        ("A socket operation has failed", Transient, WAIT),
+        ("Fail to bind to an appropriate port number", Transient, WAIT),
         ("lsf.conf", Transient, ENVIRONMENT),
         ("LSF_CONFDIR", Transient, ENVIRONMENT),
         ("LSF_ENVDIR", Transient, ENVIRONMENT),
-        // Sent, and the answer was lost.
+        // Perhaps sent, and the answer was lost. OpenLava says "Job not submitted" of these too (`cmd.sub.c`).
         ("Communication time", Ambiguous, WAIT),
         ("ailed in sending/receiving", Ambiguous, WAIT),
         ("Connection reset by peer", Ambiguous, WAIT),
-        ("XDR encode/decode error", Ambiguous, WAIT),
+        ("System call failed", Ambiguous, WAIT),
+        ("XDR", Ambiguous, WAIT),
         ("Batch protocol error", Ambiguous, WAIT),
         ("Failed in an LSF library call", Ambiguous, WAIT),
-        ("daemon not responding ... still trying", Ambiguous, WAIT),
-        ("LSF is down. Please wait", Ambiguous, WAIT),
-        ("Cannot connect to LSF. Please wait", Ambiguous, WAIT),
-        ("LSF is processing your request. Please wait", Ambiguous, WAIT),
         // Refused for now.
         ("batch daemon internal error", Transient, WAIT),
+        ("Batch library internal error", Transient, WAIT),
         ("Batch daemon cannot fork", Transient, WAIT),
         ("Cannot allocate memory", Transient, WAIT),
         ("Operation is in progress", Transient, WAIT),
+        ("Not enough host(s) currently eligible", Transient, "`bhosts` shows which hosts are up"),
+        ("Request from non-LSF host rejected", Transient, "`lshosts` lists the hosts from which LSF takes jobs"),
         ("Queue has been closed", Transient, "the queue takes no jobs now; `bqueues` shows when it is open again"),
         // Limits of the site.
         ("reached its job limit", Limit, FEWER),
@@ -76,12 +79,22 @@ const ROWS: &[Row] = {
             Permanent,
             "correct --constraint and the pool's -R directives: `lsinfo` lists the resources",
         ),
-        ("Bad host name", Permanent, "correct --nodelist: `bhosts` lists the hosts"),
+        // `n1: Bad host name, …` is of a host that was asked for; without it, of the master, whose name is not found.
+        (
+            ": Bad host name",
+            Permanent,
+            "correct --nodelist: `bhosts` lists the hosts; where it is right, the master's name has no address",
+        ),
+        ("Bad host name", Transient, "the name of LSF's master has no address now; `lsid` shows it"),
         ("Bad host specification", Permanent, "correct --nodelist: `bhosts` lists the hosts"),
         ("Request aborted by esub", Permanent, "the site's check of submissions refuses it, see its words"),
         ("User permission denied", Permanent, "that job belongs to somebody else, or this user may not submit"),
         ("Root job submission is disabled", Permanent, "run dcluster as an ordinary user"),
         ("specification. Job not submitted", Permanent, DIRECTIVE),
+        ("Bad job name", Permanent, DIRECTIVE),
+        ("MEMLIMT value", Permanent, DIRECTIVE),
+        ("No command is specified", Permanent, DIRECTIVE),
+        ("No matching job found. Job not submitted", Permanent, DIRECTIVE),
         ("illegal option", Permanent, DIRECTIVE),
         ("invalid option", Permanent, DIRECTIVE),
         ("Usage: bsub", Permanent, DIRECTIVE),
@@ -92,12 +105,12 @@ const ROWS: &[Row] = {
 pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     let text = format!("{}\n{}", answer.stderr, answer.stdout);
     if let Some((_, class, fix)) = first(ROWS, |row| text.contains(row)) {
-        let class = match class {
-            // "not submitted" is a promise, whatever was said on the way to it.
-            ErrorClass::Ambiguous if refused(answer) => ErrorClass::Transient,
-            class => class_of(*class, verb),
-        };
-        return (class, Some((*fix).to_owned()));
+        return (class_of(*class, verb), Some((*fix).to_owned()));
+    }
+    // It waited for LSF, and says nothing that we know of what came of it.
+    if text.lines().any(|line| chatter(line.trim())) {
+        let class = if refused(answer) { ErrorClass::Transient } else { class_of(ErrorClass::Ambiguous, verb) };
+        return (class, Some(WAIT.to_owned()));
     }
     let class = match verb {
         Verb::Submit if refused(answer) => ErrorClass::Permanent,
@@ -199,22 +212,22 @@ mod tests {
         bkill_many (Cancel 255): gone
         bkill_unknown (Cancel 255): gone
         bqueues_unknown (List 255): Permanent, fix
-        bsub_M_suffix (Submit 255): Permanent
+        bsub_M_suffix (Submit 255): Permanent, fix
         bsub_M_too_big (Submit 255): Permanent, fix
         bsub_Ne (Submit 255): Permanent, fix
         bsub_R_suffix (Submit 255): Permanent, fix
         bsub_W_too_long (Submit 255): Permanent, fix
         bsub_affinity (Submit 255): Permanent, fix
         bsub_array_too_big (Submit 255): Limit, fix
-        bsub_array_zero (Submit 255): Permanent
+        bsub_array_zero (Submit 255): Permanent, fix
         bsub_bad_R (Submit 255): Permanent, fix
         bsub_bad_R2 (Submit 255): Permanent, fix
         bsub_bad_W (Submit 255): Permanent, fix
         bsub_bad_directive (Submit 255): Permanent, fix
         bsub_bad_opt (Submit 255): Permanent, fix
         bsub_cwd (Submit 255): Permanent, fix
-        bsub_dep (Submit 255): Permanent
-        bsub_empty (Submit 255): Permanent
+        bsub_dep (Submit 255): Permanent, fix
+        bsub_empty (Submit 255): Permanent, fix
         bsub_gpu (Submit 255): Permanent, fix
         bsub_procs_more_than_host (Submit 255): Permanent, fix
         bsub_procs_too_many (Submit 255): Permanent, fix
@@ -246,9 +259,50 @@ mod tests {
                 255,
                 "",
                 "Failed in an LSF library call: Communication time out. Job not submitted.",
-                Transient,
+                Ambiguous,
             ),
             (Verb::Submit, 255, "", "Failed in an LSF library call: Communication time out.", Ambiguous),
+            (Verb::Submit, 255, "", "XDR encode/decode error. Job not submitted.", Ambiguous),
+            (Verb::Submit, 255, "", "System call failed: Broken pipe. Job not submitted.", Ambiguous),
+            (
+                Verb::Submit,
+                255,
+                "",
+                "Failed in an LSF library call: Failed in sending/receiving a message: Connection reset by peer. Job not submitted.",
+                Ambiguous,
+            ),
+            // What was never sent.
+            (
+                Verb::Submit,
+                255,
+                "",
+                "Failed in an LSF library call: A socket operation has failed: Too many open files. Job not submitted.",
+                Transient,
+            ),
+            (
+                Verb::Submit,
+                255,
+                "",
+                "lsb_init: Failed in an LSF library call: Cannot locate master LIM now, try later. Job not submitted.",
+                Transient,
+            ),
+            (Verb::Submit, 255, "", "Fail to bind to an appropriate port number. Job not submitted.", Transient),
+            // What passes.
+            (Verb::Submit, 255, "", "Request from non-LSF host rejected. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Batch library internal error. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Slave batch daemon internal error. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Not enough host(s) currently eligible. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Bad host name, host group name or cluster name. Job not submitted.", Transient),
+            (
+                Verb::Submit,
+                255,
+                "",
+                "n1: Bad host name, host group name or cluster name. Job not submitted.",
+                Permanent,
+            ),
+            // Waiting for LSF is no answer: what it says then counts.
+            (Verb::Submit, 255, "", "LSF is down. Please wait ...\nx: No such queue. Job not submitted.", Permanent),
+            (Verb::Submit, 255, "", "LSF is down. Please wait ...\nsomething. Job not submitted.", Transient),
             (Verb::Submit, 255, "", "Failed in an LSF library call: LIM is down; try later", Transient),
             (
                 Verb::Submit,
