@@ -67,6 +67,14 @@ fn a_script_of_an_array() {
     assert!(one.contains("#BSUB -J dcabcd-000007\n") && one.contains("\"jobs/dcabcd-000007.log\""), "{}", head(&one));
 }
 
+/// LSF's lists have blanks between their names.
+#[test]
+fn lists_may_be_given_with_commas() {
+    let mut home = home();
+    home.pool.queue = Some("normal,short".into());
+    assert!(render(&home, 1).unwrap().contains("\n#BSUB -q \"normal short\"\n"));
+}
+
 /// Where the script says its log is, `dcluster logs` looks.
 #[test]
 fn logs_are_where_they_are_looked_for() {
