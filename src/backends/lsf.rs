@@ -148,7 +148,7 @@ impl Lsf {
             let done = answer.exit == Exit::Code(0);
             let (class, fix) = errors::classify(Verb::List, &answer);
             match (listing, format.simpler()) {
-                (Listing::Jobs(jobs), _) if done || errors::only_absences(&answer) => {
+                (Listing::Jobs(jobs), _) if done || errors::whole(&answer, format == Format::Json) => {
                     self.known().history.remember(&jobs);
                     return Ok(jobs);
                 }
@@ -289,7 +289,7 @@ impl Backend for Lsf {
             let answer = match call.run().await {
                 Err(CallError::Missing { .. }) => return Ok(Vec::new()),
                 Ok(answer) if errors::nothing_found(&answer) => continue,
-                Ok(answer) if !answer.stdout.trim().is_empty() && errors::only_absences(&answer) => answer,
+                Ok(answer) if !answer.stdout.trim().is_empty() && errors::whole(&answer, false) => answer,
                 answer => batch::judge(Verb::Account, &call, answer, errors::classify)?,
             };
             seen.extend(details::ends(&self.home.id4, &answer.stdout));

@@ -143,13 +143,15 @@ pub fn unknown_option(answer: &Answer) -> bool {
 pub fn nothing_found(answer: &Answer) -> bool {
     let lines = answer.stderr.lines().chain(answer.stdout.lines());
     let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty() && !chatter(line)).collect();
-    !lines.is_empty() && lines.iter().all(|line| is_absence(line))
+    matches!(answer.exit, Exit::Code(_)) && !lines.is_empty() && lines.iter().all(|line| is_absence(line))
 }
 
-/// Returns whether nothing but unknown ids is wrong with an answer that lists others.
-pub fn only_absences(answer: &Answer) -> bool {
-    let mut lines = answer.stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !chatter(line));
-    lines.all(is_absence)
+/// Returns whether an answer of a command that failed is whole, for it failed of unknown ids alone. One that crashed
+/// or fell silent may have listed a part. `closed`: the output shows its own end, and may itself say what is unknown.
+pub fn whole(answer: &Answer, closed: bool) -> bool {
+    let lines = answer.stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !chatter(line));
+    let (absent, others): (Vec<&str>, Vec<&str>) = lines.partition(|line| is_absence(line));
+    matches!(answer.exit, Exit::Code(_)) && others.is_empty() && (closed || !absent.is_empty())
 }
 
 pub(super) fn is_absence(line: &str) -> bool {
@@ -326,6 +328,22 @@ mod tests {
             (Verb::Cancel, 255, "", "Job <266>: User permission denied", Permanent),
         ] {
             assert_eq!(classify(verb, &answer(code, stdout, stderr)).0, class, "{stderr}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_crashed_has_not_said_all() {
+        let absence = "Job <7> is not found\n";
+        for code in [1, 254, 255] {
+            assert!(whole(&answer(code, "…", absence), false));
+            assert!(!whole(&answer(code, "…", ""), false), "it fell silent");
+            assert!(whole(&answer(code, "{…}", ""), true));
+            assert!(!whole(&answer(code, "…", "Job <7> is not found\nConnection refused by server\n"), true));
+        }
+        for stderr in ["", absence] {
+            let killed = Answer { exit: Exit::Signal(11), ..answer(0, "…", stderr) };
+            assert!(!whole(&killed, false) && !whole(&killed, true));
+            assert!(!nothing_found(&Answer { stdout: String::new(), ..killed }));
         }
     }
 
