@@ -1,7 +1,7 @@
 //! Parses what `bjobs -l` and `bhist -l` say of ends. Pure. Lines are folded at 80 columns by a line end and 21
 //! blanks, also within words (captures bjobs_l_runlimit, bhist).
 
-use super::parse::{ended, is_id};
+use super::parse::{ended, is_id, node_of};
 use crate::backends::batch::{bounded, element};
 use crate::backends::{EndedHow, Observation, Observed};
 use crate::runtime::ids::NativeId;
@@ -47,11 +47,10 @@ fn end(id4: &str, lines: &[String]) -> Option<Observation> {
             }
             continue;
         };
-        if let Some(host) = between(text, "Started on <", ">").or_else(|| between(text, "Dispatched to <", ">")) {
-            facts = Facts { node: Some(bounded(host)), started: time, ..facts };
-        } else if text.starts_with("Started on ") || text.starts_with("Starting ") || text.contains("Started 1 Task") {
-            let host = between(text, " <", ">").filter(|_| !text.starts_with("Starting"));
-            facts = Facts { node: host.map(bounded).or(facts.node), started: time, ..facts };
+        if ["Dispatched ", "Started ", "Starting "].iter().any(|word| text.starts_with(word)) {
+            // `Started on <vm>`, `Dispatched 4 Task(s) on Host(s) <4*n03>, …`, `Starting (Pid 12)`.
+            let host = between(text, " <", ">").and_then(node_of);
+            facts = Facts { node: host.or(facts.node), ran: true, started: time, ..facts };
         } else if text.starts_with("Signal <KILL> requested by") {
             facts.killed = Some(text.trim_end_matches(';').to_owned());
         } else if let Some(seen) = facts.outcome(time, text) {
@@ -81,6 +80,7 @@ fn id_of(line: &str) -> Option<&str> {
 #[derive(Clone, Default)]
 struct Facts {
     node: Option<String>,
+    ran: bool,
     started: Option<u64>,
     /// Minutes it may run.
     limit: Option<u64>,
@@ -104,7 +104,7 @@ impl Facts {
                 let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
                 let signal = || rest.strip_prefix(" by signal ").and_then(number).map(|signal: i32| 128 + signal);
                 let code = rest.strip_prefix(" with exit code ").and_then(number).or_else(signal);
-                ended(code, rest, self.node.is_some())
+                ended(code, rest, self.ran)
             }
             _ => return None,
         };
@@ -213,6 +213,21 @@ mod tests {
         // Requeued: what was before is no end.
         let again = format!("{killed}Mon Nov 23 15:03:02: Requeued by user or administrator <me>;\n");
         assert!(show(&again).is_empty());
+    }
+
+    /// Several slots: an end without a code is of a job that ran.
+    #[test]
+    fn ibm_counts_tasks_and_slots() {
+        let head = "\nJob <7>, Job Name <dcabcd-000005>, User <me>, Project <default>, Status <EXIT>\n";
+        for (start, node) in [
+            ("Dispatched 4 Task(s) on Host(s) <4*n03>, Allocated 4 Slot(s) on Host(s) <4*n03>;", "Some(\"n03\")"),
+            ("Started 4 Task(s) on Host(s) <n03>;", "Some(\"n03\")"),
+            ("Started on 2 Hosts/Processors <n03> <n03>;", "Some(\"n03\")"),
+            ("Starting (Pid 12);", "None"),
+        ] {
+            let seen = show(&format!("{head}Mon Nov 23 15:02:06: {start}\nMon Nov 23 15:12:06: Exited;\n"));
+            assert!(seen[0].contains("Ended { how: Exited, ") && seen[0].ends_with(node), "{start}: {seen:?}");
+        }
     }
 
     /// As measured on OpenLava 4.0.
