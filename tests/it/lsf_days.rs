@@ -430,6 +430,25 @@ fn unkwn_is_not_an_end() {
     lsf.down();
 }
 
+/// Somebody says `brequeue`: OpenLava's job counts as over for a while, and then waits again under its number. It has
+/// not ended, so nothing takes its place and runs beside it.
+#[test]
+fn a_job_that_is_requeued_has_not_ended() {
+    let lsf = Lsf::new(Face::OpenLava);
+    lsf.up(&["--wait", "1"]);
+    let task = lsf.submit("echo run >> runs; [ \"$(wc -l < runs)\" -gt 1 ] || exec sleep 1000");
+    until("it has begun", || (lsf.bed.read("runs") == "run\n").then_some(()));
+    lsf.lsf(&["brequeue", "101"]);
+    lsf.job_with("over", |job| job["reason"].as_str().is_some_and(|why| why.contains("to run again")));
+    lsf.job_with("up again", |job| {
+        job["id"] == "101" && job["state"] == "up" && job["queued_seconds"].as_u64() > Some(5)
+    });
+    let done = lsf.task_in(&task, "finished");
+    assert_eq!((&done["exit_code"], lsf.bed.read("runs").as_str()), (&0.into(), "run\nrun\n"));
+    assert_eq!((lsf.calls("bsub"), lsf.records().len()), (1, 1));
+    lsf.down();
+}
+
 /// OpenLava says DONE of a job whose shell was killed: the task runs again all the same.
 #[test]
 fn done_of_openlava_proves_nothing() {

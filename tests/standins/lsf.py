@@ -41,6 +41,8 @@ DEFAULTS = {
     "esub": {},
     # Nodes of which nothing is heard: jobs there are UNKWN, and ZOMBI once they are killed, until the node is back.
     "silent": [],
+    # Seconds for which a job that brequeue has killed is EXIT, and then PEND again at least.
+    "requeue_pause": [4.0, 12.0],
     # Seconds from the run limit's USR2 to the ladder (10 minutes in the real one).
     "runlimit_grace": 1.0,
     # "No unfinished job found" and the like fail with this instead of 254 and 255.
@@ -75,11 +77,14 @@ def command(core, request):
     do = {
         "bsub": bsub, "bjobs": bjobs, "bkill": bkill, "bhist": bhist, "bqueues": bqueues, "bhosts": bhosts,
         "bparams": bparams, "lsid": lsid, "lshosts": lshosts, "bresume": bresume, "bstop": bstop,
+        "brequeue": brequeue,
     }  # fmt: skip
     for job in core.jobs.values():
         if job["attrs"].get("zombie") and not silent(core, job):
             del job["attrs"]["zombie"]
             core.end(job, "bkill")
+        if job["attrs"].get("requeue") and job["state"] == "done" and core.now() > job["ended"] + core.config["requeue_pause"][0]:
+            put_back(core, job)
     try:
         return do[request["command"]](core, request)
     except Refused as refused:
@@ -350,6 +355,31 @@ def lost(core, job, remove):
         # The node kills what it finds when it is back. Nobody sees when: so now.
         batch.signal_session(job["session"], signal.SIGKILL)
         job.update(state="done", ended=core.now(), why="removed")
+
+
+def brequeue(core, request):
+    jobs, err = picked(core, request["args"])
+    out = ""
+    for job in jobs:
+        if job["state"] != "running":
+            err += f"Job <{job['key']}>: Job has {'already finished' if job['state'] == 'done' else 'not started yet'}\n"
+            continue
+        job["attrs"]["requeue"] = True
+        core.end(job, "brequeue")
+        out += f"Job <{job['key']}> is being requeued \n"
+    return [255 if err else 0, out, err]
+
+
+def put_back(core, job):
+    """A job that brequeue has killed goes back into the queue, under its number."""
+    job["shown"] = stat(core, job)
+    past = text.run(job, job["shown"], ibm(core), exit_reason(core, job)) + text.put_back(core.now())
+    job["attrs"]["not_before"] = core.now() + core.config["requeue_pause"][1]
+    job["attrs"]["past"] = job["attrs"].get("past", "") + past
+    del job["attrs"]["requeue"]
+    job.update(state="pending", session=None, node=None, slot=None, started=None, ended=None, steps=[])
+    job.update(code=None, signal=None, why=None, sent=None, wait=["new"])
+    core.changed = True
 
 
 def bstop(core, request):

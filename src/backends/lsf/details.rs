@@ -9,7 +9,8 @@ use crate::runtime::ids::NativeId;
 /// What a folded line goes on with.
 const FOLD: &str = "                     ";
 
-/// Returns the ends of jobs of the cluster `id4`; jobs that have not ended are absent.
+/// Returns the ends of jobs of the cluster `id4`; jobs that have not ended are absent. One that has, and is or will be
+/// back in the queue, is [`Observed::Unknown`].
 pub(crate) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
     let mut lines: Vec<String> = Vec::new();
     for line in stdout.lines() {
@@ -26,7 +27,8 @@ pub(crate) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
     blocks.filter_map(|block| end(id4, block)).collect()
 }
 
-/// The end that one job's lines tell; a job that ran twice has two, and the last counts.
+/// The end that one job's lines tell; a job that ran twice has two, and the last counts. OpenLava says `Exited` of one
+/// that `brequeue` killed, and puts it back into the queue some time after.
 fn end(id4: &str, lines: &[String]) -> Option<Observation> {
     let (head, events) = lines.split_first()?;
     let id = id_of(head)?;
@@ -51,12 +53,16 @@ fn end(id4: &str, lines: &[String]) -> Option<Observation> {
             // `Started on <vm>`, `Dispatched 4 Task(s) on Host(s) <4*n03>, …`, `Starting (Pid 12)`.
             let host = between(text, " <", ">").and_then(node_of);
             facts = Facts { node: host.or(facts.node), ran: true, started: time, ..facts };
+        } else if text.to_ascii_lowercase().contains("requeued") {
+            // `Requeued by user`, `Pending: Job has been requeued`, `Exited; job will be requeued and rerun`.
+            state = Some((requeued(), facts.words(text)));
+            facts = Facts { limit: facts.limit, ..Facts::default() };
+        } else if text.starts_with("Signal <") && between(text, "<", ">").is_some_and(|word| word.contains("REQUEUE")) {
+            facts.requeue = true;
         } else if text.starts_with("Signal <KILL> requested by") {
-            facts.killed = Some(text.trim_end_matches(';').to_owned());
+            facts = Facts { killed: Some(text.trim_end_matches(';').to_owned()), requeue: false, ..facts };
         } else if let Some(seen) = facts.outcome(time, text) {
             state = Some((seen, facts.words(text)));
-        } else if text.starts_with("Requeue") {
-            (state, facts) = (None, Facts { limit: facts.limit, ..Facts::default() });
         }
     }
     let (state, reason) = state?;
@@ -85,6 +91,12 @@ struct Facts {
     /// Minutes it may run.
     limit: Option<u64>,
     killed: Option<String>,
+    /// Somebody said `brequeue`.
+    requeue: bool,
+}
+
+fn requeued() -> Observed {
+    Observed::Unknown("EXIT, to run again".to_owned())
 }
 
 impl Facts {
@@ -112,6 +124,7 @@ impl Facts {
         let over = times.is_some_and(|((from, to), limit)| (to + YEAR - from) % YEAR >= limit * 60);
         // OpenLava names no reason.
         let how = match seen {
+            Observed::Ended { .. } if self.requeue => return Some(requeued()),
             Observed::Ended { how: EndedHow::Exited, .. } if self.killed.is_some() => EndedHow::Cancelled,
             Observed::Ended { how: EndedHow::Exited, .. } if over => EndedHow::Walltime,
             seen => return Some(seen),
@@ -212,7 +225,37 @@ mod tests {
         assert!(show(&killed)[0].contains("Cancelled"), "{killed}");
         // Requeued: what was before is no end.
         let again = format!("{killed}Mon Nov 23 15:03:02: Requeued by user or administrator <me>;\n");
-        assert!(show(&again).is_empty());
+        assert!(show(&again)[0].contains("Unknown(\"EXIT, to run again\")"), "{again}");
+    }
+
+    /// OpenLava's words (`bhist.c`, `mbd.log.c`).
+    #[test]
+    fn what_runs_again_has_not_ended() {
+        let run = "\nJob <7>, Job Name <dcabcd-000005>, User <me>, Project <default>, Command <x>\n\
+            Mon Nov 23 15:02:06: Dispatched to <vm>;\n";
+        let signal = "Mon Nov 23 15:12:05: Signal <KILLREQUEUE> requested by user or administrator <me>;\n";
+        let exit = "Mon Nov 23 15:12:06: Exited with exit code 130;\n";
+        let pending = "Mon Nov 23 15:12:16: Pending: Job has been requeued;\n";
+        let by_code = "Mon Nov 23 15:12:06: Pending: Requeued job is waiting for rescheduling;(exit code 99);\n";
+        let rerun = "Mon Nov 23 15:12:06: Exited; job will be requeued and rerun;\n";
+        for events in [
+            format!("{signal}{exit}"),
+            format!("{signal}{exit}{pending}"),
+            format!("{exit}{pending}"),
+            format!("{exit}{by_code}"),
+            rerun.to_owned(),
+        ] {
+            let seen = show(&format!("{run}{events}"));
+            assert!(seen[0].contains("Unknown(\"EXIT, to run again\")"), "{events}: {seen:?}");
+        }
+        // Somebody thwarts it, and its second run has an end of its own.
+        let kill = "Mon Nov 23 15:12:05: Signal <KILL> requested by user or administrator <me>;\n";
+        let killed = show(&format!("{run}{signal}{kill}{exit}"));
+        assert!(killed[0].contains("Cancelled"), "{killed:?}");
+        let start = "Mon Nov 23 15:12:20: Dispatched to <vm2>;\n";
+        let twice = show(&format!("{run}{signal}{exit}{pending}{start}{exit}"));
+        assert!(twice[0].contains("Ended { how: Exited, exit_code: Some(130) }"), "{twice:?}");
+        assert!(twice[0].ends_with("Some(\"vm2\")"), "{twice:?}");
     }
 
     /// Several slots: an end without a code is of a job that ran.
