@@ -49,8 +49,8 @@ pub fn fit(pool: &PoolSpec, site: &Site) -> Fit {
         return Fit::Fits;
     }
     let mut misfit = None;
-    // Slurm takes a list, and uses any of it.
-    for name in asked.split(',').filter(|name| !name.is_empty()) {
+    // Slurm and LSF take a list, and use any of it: `a,b` and `a b`.
+    for name in asked.split([',', ' ']).filter(|name| !name.is_empty()) {
         let Some(queue) = site.queues.iter().find(|queue| queue.name == name) else {
             return Fit::Never(unknown(name, pool, site));
         };
@@ -274,6 +274,7 @@ mod tests {
             pool(Some("debug"), 1),
             PoolSpec { cores: 24, memory_bytes: Some(100 << 30), ..pool(Some("regular"), 48) },
             pool(Some("debug,regular"), 48),
+            pool(Some("debug regular"), 48),
             PoolSpec { walltime_choices: vec![1800, 3600], ..pool(Some("debug"), 1) },
             pool(None, 1),
             pool(None, 0),

@@ -8,6 +8,7 @@
 
 pub(crate) mod details;
 pub mod errors;
+pub mod kill;
 pub mod parse;
 pub mod reasons;
 pub mod script;
@@ -51,8 +52,15 @@ struct Known {
     reserve_per_slot: bool,
     /// How `bjobs` is asked.
     format: Format,
-    /// Jobs that were sent SIGTERM already.
-    told: BTreeSet<NativeId>,
+    /// What decides how jobs are ended.
+    history: kill::History,
+}
+
+impl Known {
+    /// Whether this is IBM's, as far as we know.
+    fn is_ibm(&self) -> bool {
+        self.version.as_deref().is_some_and(|version| !site::is_openlava(version))
+    }
 }
 
 /// Without LSB_NTRIES a command asks a master that is down for ever (capture mbd_down_bjobs).
@@ -87,7 +95,7 @@ impl Lsf {
             array_limit: None,
             reserve_per_slot: false,
             format: Format::Json,
-            told: BTreeSet::new(),
+            history: kill::History::default(),
         };
         Self { home, known: Mutex::new(known) }
     }
@@ -120,11 +128,6 @@ impl Lsf {
         memory
     }
 
-    /// Whether this is IBM's, as far as we know.
-    fn is_ibm(&self) -> bool {
-        self.known().version.as_deref().is_some_and(|version| !site::is_openlava(version))
-    }
-
     /// Asks `bjobs` about jobs.
     async fn bjobs(&self, which: &[&str]) -> Result<Vec<Observation>, BackendError> {
         let mut format = self.known().format;
@@ -145,7 +148,10 @@ impl Lsf {
             let done = answer.exit == Exit::Code(0);
             let (class, fix) = errors::classify(Verb::List, &answer);
             match (listing, format.simpler()) {
-                (Listing::Jobs(jobs), _) if done || errors::only_absences(&answer) => return Ok(jobs),
+                (Listing::Jobs(jobs), _) if done || errors::whole(&answer, format == Format::Json) => {
+                    self.known().history.remember(&jobs);
+                    return Ok(jobs);
+                }
                 // It says nothing that we know, right or wrong: perhaps in other words, such as of a field it lacks.
                 (_, Some(simpler)) if done || fix.is_none() => format = simpler,
                 _ => return Err(call.error(class, &answer.says(), fix)),
@@ -192,7 +198,8 @@ impl Lsf {
         let script = render::render_job_script(&input).map_err(|error| error.into_backend_error("bsub"))?;
         let path = home.job_folder(&array.name(&home.id4)).join("script.sh");
         // IBM's: OpenLava reads `-rn` as something else. The mail is IBM's to send even where there is `-o`.
-        let call = call("bsub").args(self.is_ibm().then_some("-rn")).env("LSB_JOB_REPORT_MAIL", "N").input(&path);
+        let call =
+            call("bsub").args(self.known().is_ibm().then_some("-rn")).env("LSB_JOB_REPORT_MAIL", "N").input(&path);
         let written = folder::write_script(path, script, 0o600).await;
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = match call.run().await {
@@ -205,20 +212,29 @@ impl Lsf {
         Ok((call, answer))
     }
 
-    async fn bkill(&self, options: &[&str], ids: &[&NativeId]) -> Result<String, BackendError> {
+    /// Says `bkill` of jobs; fails where what it says is about none of them.
+    async fn bkill<'a>(&self, options: &[&str], ids: &[&'a NativeId]) -> Result<Killed<'a>, BackendError> {
         let call = call("bkill").args(options).args(ids.iter().map(|id| id.0.as_str()));
         let answer = ask(Verb::Cancel, &call).await?;
         // Silence is an answer of nobody: each id has its line.
-        let silent = answer.exit != Exit::Code(0) && answer.stderr.trim().is_empty();
-        let waiting = options.contains(&"TERM");
-        match errors::not_killed(&answer.stderr) {
-            Some(_) if waiting => {}
-            Some(says) => return Err(call.error(errors::classify(Verb::Cancel, &answer).0, &says, None)),
-            None if silent => return Err(call.error(ErrorClass::Transient, &answer.says(), None)),
-            None => {}
+        if answer.exit != Exit::Code(0) && answer.stderr.trim().is_empty() {
+            return Err(call.error(ErrorClass::Transient, &answer.says(), None));
         }
-        Ok(answer.stderr)
+        let reply = kill::reply(ids, &answer.stderr);
+        let class = errors::classify(Verb::Cancel, &answer).0;
+        let refused = reply.refused.as_ref().map(|says| call.error(class, says, None));
+        match refused {
+            Some(error) if reply.of_all => Err(error),
+            refused => Ok(Killed { reached: reply.reached, waiting: reply.waiting, refused }),
+        }
     }
+}
+
+/// What came of a `bkill`: see [`kill::Reply`].
+struct Killed<'a> {
+    reached: Vec<&'a NativeId>,
+    waiting: Vec<&'a NativeId>,
+    refused: Option<BackendError>,
 }
 
 #[async_trait]
@@ -273,7 +289,7 @@ impl Backend for Lsf {
             let answer = match call.run().await {
                 Err(CallError::Missing { .. }) => return Ok(Vec::new()),
                 Ok(answer) if errors::nothing_found(&answer) => continue,
-                Ok(answer) if !answer.stdout.trim().is_empty() && errors::only_absences(&answer) => answer,
+                Ok(answer) if !answer.stdout.trim().is_empty() && errors::whole(&answer, false) => answer,
                 answer => batch::judge(Verb::Account, &call, answer, errors::classify)?,
             };
             seen.extend(details::ends(&self.home.id4, &answer.stdout));
@@ -282,26 +298,25 @@ impl Backend for Lsf {
     }
 
     async fn cancel(&self, jobs: &[JobRef]) -> Result<(), BackendError> {
-        // IBM's kills a parallel job at once (bkill(1), LSB_USE_SEQUENTIAL_SIGNAL): workers are told first.
-        let gentle = self.is_ibm();
-        let (new, told): (Vec<&NativeId>, Vec<&NativeId>) =
-            killable(jobs).into_iter().partition(|id| gentle && !self.known().told.contains(*id));
-        for ids in new.chunks(IDS_LIMIT) {
-            let says = self.bkill(&["-s", "TERM"], ids).await?;
-            self.known().told.extend(ids.iter().map(|id| (*id).clone()));
-            // A job that has not started gets no signal.
-            let waits = |id: &&&NativeId| {
-                says.lines().any(|line| !line.contains("finished") && line.contains(&format!("<{id}>:")))
-            };
-            let waiting: Vec<&NativeId> = ids.iter().filter(waits).copied().collect();
-            if !waiting.is_empty() {
-                self.bkill(&[], &waiting).await?;
+        let orders = {
+            let known = self.known();
+            known.history.orders(killable(jobs), known.is_ibm())
+        };
+        let kill::Orders { tell, mut kill, remove } = orders;
+        // One that cannot be ended keeps none of the others alive.
+        let mut refused = None;
+        for ids in tell.chunks(IDS_LIMIT) {
+            let told = self.bkill(&["-s", "TERM"], ids).await?;
+            self.known().history.told(told.reached);
+            kill.extend(told.waiting);
+            refused = refused.or(told.refused);
+        }
+        for (options, ids) in [(&[][..], &kill), (&["-r"], &remove)] {
+            for ids in ids.chunks(IDS_LIMIT) {
+                refused = refused.or(self.bkill(options, ids).await?.refused);
             }
         }
-        for ids in told.chunks(IDS_LIMIT) {
-            self.bkill(&[], ids).await?;
-        }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     async fn site(&self) -> Result<Site, BackendError> {

@@ -6,12 +6,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Variables of one session, machine or job: wrong or harmful anywhere else.
-const DROPPED: [&str; 22] = [
+const DROPPED: [&str; 25] = [
     "CUDA_VISIBLE_DEVICES",
     "DISPLAY",
     "GPU_DEVICE_ORDINAL",
     "HIP_VISIBLE_DEVICES",
     "HOSTNAME",
+    // A job's of LSF: not all of `LS_`, for `LS_COLORS` is the user's.
+    "LS_EXEC_T",
+    "LS_JOBPID",
+    "LS_SUBCWD",
     "OLDPWD",
     "PWD",
     "ROCR_VISIBLE_DEVICES",
@@ -33,7 +37,8 @@ const DROPPED: [&str; 22] = [
 ];
 
 /// Beginnings of such names.
-const DROPPED_PREFIXES: [&str; 7] = ["DBUS_", "DCLUSTER_", "PBS_", "SBATCH_", "SLURM_", "SSH_", "XDG_SESSION_"];
+const DROPPED_PREFIXES: [&str; 9] =
+    ["BSUB_", "DBUS_", "DCLUSTER_", "LSB_", "PBS_", "SBATCH_", "SLURM_", "SSH_", "XDG_SESSION_"];
 
 /// Returns a bash file that sets these variables and functions, sorted by name. Sourcing it runs no
 /// value of a variable; an exported function is code, as it was for the shell it comes from.

@@ -100,7 +100,7 @@ pub fn pbs(data: &[u8]) {
 /// What the commands of LSF print.
 pub fn lsf(data: &[u8]) {
     use lsf::parse::{Format, Listing};
-    use lsf::{details, errors, parse, reasons, site};
+    use lsf::{details, errors, kill, parse, reasons, site};
     let text = String::from_utf8_lossy(data);
     let pending = parse::pending_reasons(&text);
     for format in [Format::Json, Format::Columns, Format::Wide] {
@@ -111,7 +111,7 @@ pub fn lsf(data: &[u8]) {
     }
     listed(&details::ends("abcd", &text));
     parse::submitted_id(&text);
-    errors::not_killed(&text);
+    kill::reply(&[], &text);
     reasons::meaning(&text);
     classified(errors::classify, &text);
     site::per_slot(&text);

@@ -59,6 +59,20 @@ fn a_good_day_on_ibm() {
     a_good_day(Face::Ibm);
 }
 
+/// LSF copies the environment of `bsub` into the job, and `up` may be typed in a shell that is a job itself.
+#[test]
+fn what_tasks_see_is_of_the_user_and_of_their_own_job() {
+    let mut lsf = Lsf::new(Face::OpenLava);
+    lsf.bed.set("LANG", "C.UTF-8");
+    lsf.bed.set("LSB_JOBID", "7");
+    let mut up = lsf.bed.command(&["up", "--wait", "1"]);
+    up.env_remove("LC_ALL");
+    lsf.bed.start(up).end_within(Duration::from_secs(60)).expect(0);
+    let told = "echo ${LC_ALL-unset} $LANG $LSB_JOBID";
+    assert_eq!(lsf.bed.ok(&["submit", "--wait", "--", "bash", "-c", told]), "unset C.UTF-8 101");
+    lsf.down();
+}
+
 /// LSF_UNIT_FOR_LIMITS of `lsf.conf`, and reservations that the site multiplies by the slots.
 #[test]
 fn memory_in_the_sites_units() {
@@ -142,6 +156,20 @@ fn a_parallel_job_is_told_before_it_is_killed() {
     until("the prologue runs", || (lsf.running_of_user("sleep 300") == 1).then_some(()));
     lsf.down();
     // TERM reaches the prologue a moment before the script, which may go on to its worker: the code tells nothing.
+    let record = lsf.bed.folder().join("jobs").join(job["name"].as_str().unwrap()).join("exit");
+    assert!(record.exists(), "{:#?}", lsf.records());
+}
+
+/// Where `bkill` could not tell a job, the job has not been told: it is told again, not killed.
+#[test]
+fn a_job_that_was_not_told_is_told_again() {
+    let lsf = Lsf::new(Face::Ibm);
+    lsf.up(&["--cores", "2", "--prologue", "sleep 300"]);
+    let job = lsf.job_in("started");
+    until("the prologue runs", || (lsf.running_of_user("sleep 300") == 1).then_some(()));
+    lsf.standin(&["fault", "bkill", r#"{"rc": 255, "err": "Job <101>: Communication time out\n"}"#]);
+    lsf.down();
+    assert_eq!(lsf.calls("bkill -s TERM 101"), 2);
     let record = lsf.bed.folder().join("jobs").join(job["name"].as_str().unwrap()).join("exit");
     assert!(record.exists(), "{:#?}", lsf.records());
 }
@@ -359,6 +387,30 @@ fn the_run_limit_is_told_to_all_processes() {
     lsf.down();
 }
 
+/// A node dies, and LSF keeps what was killed there as ZOMBI, which is no end, until the node is back. `down` does
+/// not wait for that.
+#[test]
+fn down_removes_what_was_on_a_dead_node() {
+    for face in FACES {
+        for killed_by_others in [false, true] {
+            let lsf = Lsf::new(face);
+            lsf.up(&["--prologue", "until [ -e go ]; do sleep 0.1; done"]);
+            lsf.job_in("started");
+            lsf.standin(&["set", "silent", "[\"n1\"]"]);
+            lsf.job_with("UNKWN", |job| job["reason"].as_str().is_some_and(|why| why.contains("UNKWN")));
+            if killed_by_others {
+                lsf.lsf(&["bkill", "101"]);
+                lsf.job_with("ZOMBI", |job| job["reason"].as_str().is_some_and(|why| why.contains("ZOMBI")));
+                let job = lsf.bed.status()["jobs"][0].clone();
+                assert_eq!((&job["id"], &job["state"], lsf.calls("bsub")), (&"101".into(), &"started".into(), 1));
+            }
+            lsf.down();
+            assert_eq!(lsf.records()[0]["why"], "removed");
+            assert_eq!((lsf.calls("bkill 101"), lsf.calls("bkill -r 101"), lsf.calls("bkill -s")), (1, 1, 0));
+        }
+    }
+}
+
 /// A node of which LSF hears nothing: UNKWN is not an end.
 #[test]
 fn unkwn_is_not_an_end() {
@@ -375,6 +427,25 @@ fn unkwn_is_not_an_end() {
     lsf.standin(&["set", "silent", "[]"]);
     fs::write(lsf.bed.folder().join("go"), "").unwrap();
     lsf.job_in("up");
+    lsf.down();
+}
+
+/// Somebody says `brequeue`: OpenLava's job counts as over for a while, and then waits again under its number. It has
+/// not ended, so nothing takes its place and runs beside it.
+#[test]
+fn a_job_that_is_requeued_has_not_ended() {
+    let lsf = Lsf::new(Face::OpenLava);
+    lsf.up(&["--wait", "1"]);
+    let task = lsf.submit("echo run >> runs; [ \"$(wc -l < runs)\" -gt 1 ] || exec sleep 1000");
+    until("it has begun", || (lsf.bed.read("runs") == "run\n").then_some(()));
+    lsf.lsf(&["brequeue", "101"]);
+    lsf.job_with("over", |job| job["reason"].as_str().is_some_and(|why| why.contains("to run again")));
+    lsf.job_with("up again", |job| {
+        job["id"] == "101" && job["state"] == "up" && job["queued_seconds"].as_u64() > Some(5)
+    });
+    let done = lsf.task_in(&task, "finished");
+    assert_eq!((&done["exit_code"], lsf.bed.read("runs").as_str()), (&0.into(), "run\nrun\n"));
+    assert_eq!((lsf.calls("bsub"), lsf.records().len()), (1, 1));
     lsf.down();
 }
 

@@ -39,8 +39,10 @@ DEFAULTS = {
     "per_task": False,
     # What the site's esub prints and does: out err refuse.
     "esub": {},
-    # Nodes of which nothing is heard: jobs there are UNKWN.
+    # Nodes of which nothing is heard: jobs there are UNKWN, and ZOMBI once they are killed, until the node is back.
     "silent": [],
+    # Seconds for which a job that brequeue has killed is EXIT, and then PEND again at least.
+    "requeue_pause": [4.0, 12.0],
     # Seconds from the run limit's USR2 to the ladder (10 minutes in the real one).
     "runlimit_grace": 1.0,
     # "No unfinished job found" and the like fail with this instead of 254 and 255.
@@ -75,7 +77,14 @@ def command(core, request):
     do = {
         "bsub": bsub, "bjobs": bjobs, "bkill": bkill, "bhist": bhist, "bqueues": bqueues, "bhosts": bhosts,
         "bparams": bparams, "lsid": lsid, "lshosts": lshosts, "bresume": bresume, "bstop": bstop,
+        "brequeue": brequeue,
     }  # fmt: skip
+    for job in core.jobs.values():
+        if job["attrs"].get("zombie") and not silent(core, job):
+            del job["attrs"]["zombie"]
+            core.end(job, "bkill")
+        if job["attrs"].get("requeue") and job["state"] == "done" and core.now() > job["ended"] + core.config["requeue_pause"][0]:
+            put_back(core, job)
     try:
         return do[request["command"]](core, request)
     except Refused as refused:
@@ -160,9 +169,13 @@ def ended(core, job):
 # What is known of jobs.
 
 
+def silent(core, job):
+    return job["state"] in ("running", "ending") and job["node"] in core.config["silent"]
+
+
 def stat(core, job):
-    if job["state"] in ("running", "ending") and job["node"] in core.config["silent"] and ibm(core):
-        return "ZOMBI" if job["why"] else "UNKWN"
+    if silent(core, job):
+        return "ZOMBI" if job["attrs"].get("zombie") else "UNKWN"
     if job["state"] == "running":
         return "USUSP" if job["attrs"].get("stopped") else "RUN"
     states = {"pending": "PEND", "held": "PSUSP", "ending": "RUN"}
@@ -181,6 +194,7 @@ def exit_reason(core, job):
     words = {
         "walltime": "TERM_RUNLIMIT: job killed after reaching LSF run time limit",
         "bkill": "TERM_OWNER: job killed by owner",
+        "removed": "TERM_REMOVE_HUNG_JOB: job removed from the LSF system",
     }
     return words.get(job["why"], "")
 
@@ -297,11 +311,11 @@ def columns(core, given, jobs, errors):
 
 
 def bkill(core, request):
-    words, number = list(request["args"]), None
+    words, number, remove = list(request["args"]), None, False
     if words and words[0] == "-s":
         number, words = getattr(signal, "SIG" + words[1].removeprefix("SIG")), words[2:]
     elif words and words[0] == "-r":
-        words = words[1:]
+        words, remove = words[1:], True
     if not words:
         raise Refused(text.BKILL_USAGE)
     out, err = "", ""
@@ -312,10 +326,16 @@ def bkill(core, request):
         if errors:
             err += errors.replace("> is not found", ">: No matching job found")
         for job in jobs:
-            if job["state"] in ("done", "ending"):
+            if job["state"] in ("done", "ending") or job["attrs"].get("zombie") and not remove:
                 err += f"Job <{job['key']}>: Job has already finished\n"
             elif job["uid"] != request["uid"]:
                 err += f"Job <{job['key']}>: User permission denied\n"
+            elif silent(core, job) and number in (None, signal.SIGKILL):
+                lost(core, job, remove)
+                out += f"Job <{job['key']}> is being terminated\n"
+            elif silent(core, job):
+                # The node hears no signal.
+                out += f"Job <{job['key']}> is being signaled\n"
             elif number in (None, signal.SIGKILL):
                 core.end(job, "bkill")
                 out += f"Job <{job['key']}> is being terminated\n"
@@ -325,6 +345,41 @@ def bkill(core, request):
                 core.signal(job, number)
                 out += f"Job <{job['key']}> is being signaled\n"
     return [255 if err else 0, out, err]
+
+
+def lost(core, job, remove):
+    """Ends a job on a node of which nothing is heard."""
+    core.changed = True
+    job["attrs"]["zombie"] = True
+    if remove:
+        # The node kills what it finds when it is back. Nobody sees when: so now.
+        batch.signal_session(job["session"], signal.SIGKILL)
+        job.update(state="done", ended=core.now(), why="removed")
+
+
+def brequeue(core, request):
+    jobs, err = picked(core, request["args"])
+    out = ""
+    for job in jobs:
+        if job["state"] != "running":
+            err += f"Job <{job['key']}>: Job has {'already finished' if job['state'] == 'done' else 'not started yet'}\n"
+            continue
+        job["attrs"]["requeue"] = True
+        core.end(job, "brequeue")
+        out += f"Job <{job['key']}> is being requeued \n"
+    return [255 if err else 0, out, err]
+
+
+def put_back(core, job):
+    """A job that brequeue has killed goes back into the queue, under its number."""
+    job["shown"] = stat(core, job)
+    past = text.run(job, job["shown"], ibm(core), exit_reason(core, job)) + text.put_back(core.now())
+    job["attrs"]["not_before"] = core.now() + core.config["requeue_pause"][1]
+    job["attrs"]["past"] = job["attrs"].get("past", "") + past
+    del job["attrs"]["requeue"]
+    job.update(state="pending", session=None, node=None, slot=None, started=None, ended=None, steps=[])
+    job.update(code=None, signal=None, why=None, sent=None, wait=["new"])
+    core.changed = True
 
 
 def bstop(core, request):

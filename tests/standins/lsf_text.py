@@ -118,14 +118,27 @@ def history(job, stat, ibm, reason):
         f"Project <{job['attrs']['project']}>, Command <x>"
     )
     out += fold(f"{stamp(job['submitted'])}: Submitted from host <{job['attrs']['from']}>, to Queue <{job['queue']}>;")
+    out += job["attrs"].get("past", "") + run(job, stat, ibm, reason)
+    return out + f"\nSummary of time in seconds spent in various states by  {stamp(time.time())}\n"
+
+
+def run(job, stat, ibm, reason):
+    """What bhist says of one run."""
+    out = ""
     if job["started"]:
         out += fold(f"{stamp(job['started'])}: Dispatched to <{job['node']}>;")
         out += fold(f"{stamp(job['started'])}: Starting (Pid {job['session']});")
     if job["why"] == "bkill":
         out += fold(f"{stamp(job['ended'] or time.time())}: Signal <KILL> requested by user or administrator <{job['owner']}>;")
+    if job["attrs"].get("requeue"):
+        out += fold(f"{stamp(job['ended'] or time.time())}: Signal <KILLREQUEUE> requested by user or administrator <{job['owner']}>;")
     if stat in ("DONE", "EXIT"):
         out += fold(f"{stamp(job['ended'])}: {end_words(job, ibm, reason).rstrip('.')};")
-    return out + f"\nSummary of time in seconds spent in various states by  {stamp(time.time())}\n"
+    return out
+
+
+def put_back(now):
+    return fold(f"{stamp(now)}: Pending: Job has been requeued;")
 
 
 def fields(names, job, stat, reason, waits, limit, run):

@@ -1,7 +1,7 @@
 //! Parses what `bjobs -l` and `bhist -l` say of ends. Pure. Lines are folded at 80 columns by a line end and 21
 //! blanks, also within words (captures bjobs_l_runlimit, bhist).
 
-use super::parse::{ended, is_id};
+use super::parse::{ended, is_id, node_of};
 use crate::backends::batch::{bounded, element};
 use crate::backends::{EndedHow, Observation, Observed};
 use crate::runtime::ids::NativeId;
@@ -9,7 +9,8 @@ use crate::runtime::ids::NativeId;
 /// What a folded line goes on with.
 const FOLD: &str = "                     ";
 
-/// Returns the ends of jobs of the cluster `id4`; jobs that have not ended are absent.
+/// Returns the ends of jobs of the cluster `id4`; jobs that have not ended are absent. One that has, and is or will be
+/// back in the queue, is [`Observed::Unknown`].
 pub(crate) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
     let mut lines: Vec<String> = Vec::new();
     for line in stdout.lines() {
@@ -26,7 +27,8 @@ pub(crate) fn ends(id4: &str, stdout: &str) -> Vec<Observation> {
     blocks.filter_map(|block| end(id4, block)).collect()
 }
 
-/// The end that one job's lines tell; a job that ran twice has two, and the last counts.
+/// The end that one job's lines tell; a job that ran twice has two, and the last counts. OpenLava says `Exited` of one
+/// that `brequeue` killed, and puts it back into the queue some time after.
 fn end(id4: &str, lines: &[String]) -> Option<Observation> {
     let (head, events) = lines.split_first()?;
     let id = id_of(head)?;
@@ -47,17 +49,20 @@ fn end(id4: &str, lines: &[String]) -> Option<Observation> {
             }
             continue;
         };
-        if let Some(host) = between(text, "Started on <", ">").or_else(|| between(text, "Dispatched to <", ">")) {
-            facts = Facts { node: Some(bounded(host)), started: time, ..facts };
-        } else if text.starts_with("Started on ") || text.starts_with("Starting ") || text.contains("Started 1 Task") {
-            let host = between(text, " <", ">").filter(|_| !text.starts_with("Starting"));
-            facts = Facts { node: host.map(bounded).or(facts.node), started: time, ..facts };
+        if ["Dispatched ", "Started ", "Starting "].iter().any(|word| text.starts_with(word)) {
+            // `Started on <vm>`, `Dispatched 4 Task(s) on Host(s) <4*n03>, …`, `Starting (Pid 12)`.
+            let host = between(text, " <", ">").and_then(node_of);
+            facts = Facts { node: host.or(facts.node), ran: true, started: time, ..facts };
+        } else if text.to_ascii_lowercase().contains("requeued") {
+            // `Requeued by user`, `Pending: Job has been requeued`, `Exited; job will be requeued and rerun`.
+            state = Some((requeued(), facts.words(text)));
+            facts = Facts { limit: facts.limit, ..Facts::default() };
+        } else if text.starts_with("Signal <") && between(text, "<", ">").is_some_and(|word| word.contains("REQUEUE")) {
+            facts.requeue = true;
         } else if text.starts_with("Signal <KILL> requested by") {
-            facts.killed = Some(text.trim_end_matches(';').to_owned());
+            facts = Facts { killed: Some(text.trim_end_matches(';').to_owned()), requeue: false, ..facts };
         } else if let Some(seen) = facts.outcome(time, text) {
             state = Some((seen, facts.words(text)));
-        } else if text.starts_with("Requeue") {
-            (state, facts) = (None, Facts { limit: facts.limit, ..Facts::default() });
         }
     }
     let (state, reason) = state?;
@@ -81,10 +86,17 @@ fn id_of(line: &str) -> Option<&str> {
 #[derive(Clone, Default)]
 struct Facts {
     node: Option<String>,
+    ran: bool,
     started: Option<u64>,
     /// Minutes it may run.
     limit: Option<u64>,
     killed: Option<String>,
+    /// Somebody said `brequeue`.
+    requeue: bool,
+}
+
+fn requeued() -> Observed {
+    Observed::Unknown("EXIT, to run again".to_owned())
 }
 
 impl Facts {
@@ -104,7 +116,7 @@ impl Facts {
                 let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
                 let signal = || rest.strip_prefix(" by signal ").and_then(number).map(|signal: i32| 128 + signal);
                 let code = rest.strip_prefix(" with exit code ").and_then(number).or_else(signal);
-                ended(code, rest, self.node.is_some())
+                ended(code, rest, self.ran)
             }
             _ => return None,
         };
@@ -112,6 +124,7 @@ impl Facts {
         let over = times.is_some_and(|((from, to), limit)| (to + YEAR - from) % YEAR >= limit * 60);
         // OpenLava names no reason.
         let how = match seen {
+            Observed::Ended { .. } if self.requeue => return Some(requeued()),
             Observed::Ended { how: EndedHow::Exited, .. } if self.killed.is_some() => EndedHow::Cancelled,
             Observed::Ended { how: EndedHow::Exited, .. } if over => EndedHow::Walltime,
             seen => return Some(seen),
@@ -212,7 +225,52 @@ mod tests {
         assert!(show(&killed)[0].contains("Cancelled"), "{killed}");
         // Requeued: what was before is no end.
         let again = format!("{killed}Mon Nov 23 15:03:02: Requeued by user or administrator <me>;\n");
-        assert!(show(&again).is_empty());
+        assert!(show(&again)[0].contains("Unknown(\"EXIT, to run again\")"), "{again}");
+    }
+
+    /// OpenLava's words (`bhist.c`, `mbd.log.c`).
+    #[test]
+    fn what_runs_again_has_not_ended() {
+        let run = "\nJob <7>, Job Name <dcabcd-000005>, User <me>, Project <default>, Command <x>\n\
+            Mon Nov 23 15:02:06: Dispatched to <vm>;\n";
+        let signal = "Mon Nov 23 15:12:05: Signal <KILLREQUEUE> requested by user or administrator <me>;\n";
+        let exit = "Mon Nov 23 15:12:06: Exited with exit code 130;\n";
+        let pending = "Mon Nov 23 15:12:16: Pending: Job has been requeued;\n";
+        let by_code = "Mon Nov 23 15:12:06: Pending: Requeued job is waiting for rescheduling;(exit code 99);\n";
+        let rerun = "Mon Nov 23 15:12:06: Exited; job will be requeued and rerun;\n";
+        for events in [
+            format!("{signal}{exit}"),
+            format!("{signal}{exit}{pending}"),
+            format!("{exit}{pending}"),
+            format!("{exit}{by_code}"),
+            rerun.to_owned(),
+        ] {
+            let seen = show(&format!("{run}{events}"));
+            assert!(seen[0].contains("Unknown(\"EXIT, to run again\")"), "{events}: {seen:?}");
+        }
+        // Somebody thwarts it, and its second run has an end of its own.
+        let kill = "Mon Nov 23 15:12:05: Signal <KILL> requested by user or administrator <me>;\n";
+        let killed = show(&format!("{run}{signal}{kill}{exit}"));
+        assert!(killed[0].contains("Cancelled"), "{killed:?}");
+        let start = "Mon Nov 23 15:12:20: Dispatched to <vm2>;\n";
+        let twice = show(&format!("{run}{signal}{exit}{pending}{start}{exit}"));
+        assert!(twice[0].contains("Ended { how: Exited, exit_code: Some(130) }"), "{twice:?}");
+        assert!(twice[0].ends_with("Some(\"vm2\")"), "{twice:?}");
+    }
+
+    /// Several slots: an end without a code is of a job that ran.
+    #[test]
+    fn ibm_counts_tasks_and_slots() {
+        let head = "\nJob <7>, Job Name <dcabcd-000005>, User <me>, Project <default>, Status <EXIT>\n";
+        for (start, node) in [
+            ("Dispatched 4 Task(s) on Host(s) <4*n03>, Allocated 4 Slot(s) on Host(s) <4*n03>;", "Some(\"n03\")"),
+            ("Started 4 Task(s) on Host(s) <n03>;", "Some(\"n03\")"),
+            ("Started on 2 Hosts/Processors <n03> <n03>;", "Some(\"n03\")"),
+            ("Starting (Pid 12);", "None"),
+        ] {
+            let seen = show(&format!("{head}Mon Nov 23 15:02:06: {start}\nMon Nov 23 15:12:06: Exited;\n"));
+            assert!(seen[0].contains("Ended { how: Exited, ") && seen[0].ends_with(node), "{start}: {seen:?}");
+        }
     }
 
     /// As measured on OpenLava 4.0.

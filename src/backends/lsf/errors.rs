@@ -25,25 +25,28 @@ const ROWS: &[Row] = {
         ("Unknown cluster name or cluster master", Transient, WAIT),
         ("LIM is down", Transient, WAIT),
         ("(LIM) not responding", Transient, WAIT),
+        ("Cannot locate master LIM", Transient, WAIT),
+        ("A socket operation has failed", Transient, WAIT),
+        ("Fail to bind to an appropriate port number", Transient, WAIT),
         ("lsf.conf", Transient, ENVIRONMENT),
         ("LSF_CONFDIR", Transient, ENVIRONMENT),
         ("LSF_ENVDIR", Transient, ENVIRONMENT),
-        // Sent, and the answer was lost.
+        // Perhaps sent, and the answer was lost. OpenLava says "Job not submitted" of these too (`cmd.sub.c`).
         ("Communication time", Ambiguous, WAIT),
         ("ailed in sending/receiving", Ambiguous, WAIT),
         ("Connection reset by peer", Ambiguous, WAIT),
-        ("XDR encode/decode error", Ambiguous, WAIT),
+        ("System call failed", Ambiguous, WAIT),
+        ("XDR", Ambiguous, WAIT),
         ("Batch protocol error", Ambiguous, WAIT),
         ("Failed in an LSF library call", Ambiguous, WAIT),
-        ("daemon not responding ... still trying", Ambiguous, WAIT),
-        ("LSF is down. Please wait", Ambiguous, WAIT),
-        ("Cannot connect to LSF. Please wait", Ambiguous, WAIT),
-        ("LSF is processing your request. Please wait", Ambiguous, WAIT),
         // Refused for now.
         ("batch daemon internal error", Transient, WAIT),
+        ("Batch library internal error", Transient, WAIT),
         ("Batch daemon cannot fork", Transient, WAIT),
         ("Cannot allocate memory", Transient, WAIT),
         ("Operation is in progress", Transient, WAIT),
+        ("Not enough host(s) currently eligible", Transient, "`bhosts` shows which hosts are up"),
+        ("Request from non-LSF host rejected", Transient, "`lshosts` lists the hosts from which LSF takes jobs"),
         ("Queue has been closed", Transient, "the queue takes no jobs now; `bqueues` shows when it is open again"),
         // Limits of the site.
         ("reached its job limit", Limit, FEWER),
@@ -76,12 +79,22 @@ const ROWS: &[Row] = {
             Permanent,
             "correct --constraint and the pool's -R directives: `lsinfo` lists the resources",
         ),
-        ("Bad host name", Permanent, "correct --nodelist: `bhosts` lists the hosts"),
+        // `n1: Bad host name, …` is of a host that was asked for; without it, of the master, whose name is not found.
+        (
+            ": Bad host name",
+            Permanent,
+            "correct --nodelist: `bhosts` lists the hosts; where it is right, the master's name has no address",
+        ),
+        ("Bad host name", Transient, "the name of LSF's master has no address now; `lsid` shows it"),
         ("Bad host specification", Permanent, "correct --nodelist: `bhosts` lists the hosts"),
         ("Request aborted by esub", Permanent, "the site's check of submissions refuses it, see its words"),
         ("User permission denied", Permanent, "that job belongs to somebody else, or this user may not submit"),
         ("Root job submission is disabled", Permanent, "run dcluster as an ordinary user"),
         ("specification. Job not submitted", Permanent, DIRECTIVE),
+        ("Bad job name", Permanent, DIRECTIVE),
+        ("MEMLIMT value", Permanent, DIRECTIVE),
+        ("No command is specified", Permanent, DIRECTIVE),
+        ("No matching job found. Job not submitted", Permanent, DIRECTIVE),
         ("illegal option", Permanent, DIRECTIVE),
         ("invalid option", Permanent, DIRECTIVE),
         ("Usage: bsub", Permanent, DIRECTIVE),
@@ -92,12 +105,12 @@ const ROWS: &[Row] = {
 pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
     let text = format!("{}\n{}", answer.stderr, answer.stdout);
     if let Some((_, class, fix)) = first(ROWS, |row| text.contains(row)) {
-        let class = match class {
-            // "not submitted" is a promise, whatever was said on the way to it.
-            ErrorClass::Ambiguous if refused(answer) => ErrorClass::Transient,
-            class => class_of(*class, verb),
-        };
-        return (class, Some((*fix).to_owned()));
+        return (class_of(*class, verb), Some((*fix).to_owned()));
+    }
+    // It waited for LSF, and says nothing that we know of what came of it.
+    if text.lines().any(|line| chatter(line.trim())) {
+        let class = if refused(answer) { ErrorClass::Transient } else { class_of(ErrorClass::Ambiguous, verb) };
+        return (class, Some(WAIT.to_owned()));
     }
     let class = match verb {
         Verb::Submit if refused(answer) => ErrorClass::Permanent,
@@ -130,42 +143,31 @@ pub fn unknown_option(answer: &Answer) -> bool {
 pub fn nothing_found(answer: &Answer) -> bool {
     let lines = answer.stderr.lines().chain(answer.stdout.lines());
     let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty() && !chatter(line)).collect();
-    !lines.is_empty() && lines.iter().all(|line| is_absence(line))
+    matches!(answer.exit, Exit::Code(_)) && !lines.is_empty() && lines.iter().all(|line| is_absence(line))
 }
 
-/// Returns whether nothing but unknown ids is wrong with an answer that lists others.
-pub fn only_absences(answer: &Answer) -> bool {
-    let mut lines = answer.stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !chatter(line));
-    lines.all(is_absence)
+/// Returns whether an answer of a command that failed is whole, for it failed of unknown ids alone. One that crashed
+/// or fell silent may have listed a part. `closed`: the output shows its own end, and may itself say what is unknown.
+pub fn whole(answer: &Answer, closed: bool) -> bool {
+    let lines = answer.stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !chatter(line));
+    let (absent, others): (Vec<&str>, Vec<&str>) = lines.partition(|line| is_absence(line));
+    matches!(answer.exit, Exit::Code(_)) && others.is_empty() && (closed || !absent.is_empty())
 }
 
-fn is_absence(line: &str) -> bool {
+pub(super) fn is_absence(line: &str) -> bool {
     line.starts_with("Job <") && (line.ends_with("is not found") || line.ends_with("No matching job found"))
         || line.starts_with("No unfinished job found")
         || line.starts_with("No job found")
         || line.starts_with("No matching job")
 }
 
-fn chatter(line: &str) -> bool {
+pub(super) fn chatter(line: &str) -> bool {
     line.ends_with("Please wait ...") || line.ends_with("still trying")
-}
-
-/// Returns what `bkill` says of jobs that it could not kill although they are there: its other lines are of jobs
-/// that it ends, or that have ended.
-pub fn not_killed(stderr: &str) -> Option<String> {
-    let gone = |line: &str| {
-        is_absence(line)
-            || chatter(line)
-            || line.ends_with("Job has already finished")
-            || line.ends_with("is being terminated")
-            || line.ends_with("is being signaled")
-    };
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !gone(line)).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kill::reply;
     use super::*;
     use crate::backends::errors::captures;
 
@@ -187,7 +189,7 @@ mod tests {
             let word = match verb {
                 Verb::List if unknown_option(&answer) => "another format".to_owned(),
                 Verb::List if nothing_found(&answer) => "nothing found".to_owned(),
-                Verb::Cancel if not_killed(stderr).is_none() => "gone".to_owned(),
+                Verb::Cancel if reply(&[], stderr).refused.is_none() => "gone".to_owned(),
                 _ => format!("{class:?}{}", fix.map_or("", |_| ", fix")),
             };
             lines.push(format!("{name} ({verb:?} {code}): {word}"));
@@ -212,22 +214,22 @@ mod tests {
         bkill_many (Cancel 255): gone
         bkill_unknown (Cancel 255): gone
         bqueues_unknown (List 255): Permanent, fix
-        bsub_M_suffix (Submit 255): Permanent
+        bsub_M_suffix (Submit 255): Permanent, fix
         bsub_M_too_big (Submit 255): Permanent, fix
         bsub_Ne (Submit 255): Permanent, fix
         bsub_R_suffix (Submit 255): Permanent, fix
         bsub_W_too_long (Submit 255): Permanent, fix
         bsub_affinity (Submit 255): Permanent, fix
         bsub_array_too_big (Submit 255): Limit, fix
-        bsub_array_zero (Submit 255): Permanent
+        bsub_array_zero (Submit 255): Permanent, fix
         bsub_bad_R (Submit 255): Permanent, fix
         bsub_bad_R2 (Submit 255): Permanent, fix
         bsub_bad_W (Submit 255): Permanent, fix
         bsub_bad_directive (Submit 255): Permanent, fix
         bsub_bad_opt (Submit 255): Permanent, fix
         bsub_cwd (Submit 255): Permanent, fix
-        bsub_dep (Submit 255): Permanent
-        bsub_empty (Submit 255): Permanent
+        bsub_dep (Submit 255): Permanent, fix
+        bsub_empty (Submit 255): Permanent, fix
         bsub_gpu (Submit 255): Permanent, fix
         bsub_procs_more_than_host (Submit 255): Permanent, fix
         bsub_procs_too_many (Submit 255): Permanent, fix
@@ -259,9 +261,50 @@ mod tests {
                 255,
                 "",
                 "Failed in an LSF library call: Communication time out. Job not submitted.",
-                Transient,
+                Ambiguous,
             ),
             (Verb::Submit, 255, "", "Failed in an LSF library call: Communication time out.", Ambiguous),
+            (Verb::Submit, 255, "", "XDR encode/decode error. Job not submitted.", Ambiguous),
+            (Verb::Submit, 255, "", "System call failed: Broken pipe. Job not submitted.", Ambiguous),
+            (
+                Verb::Submit,
+                255,
+                "",
+                "Failed in an LSF library call: Failed in sending/receiving a message: Connection reset by peer. Job not submitted.",
+                Ambiguous,
+            ),
+            // What was never sent.
+            (
+                Verb::Submit,
+                255,
+                "",
+                "Failed in an LSF library call: A socket operation has failed: Too many open files. Job not submitted.",
+                Transient,
+            ),
+            (
+                Verb::Submit,
+                255,
+                "",
+                "lsb_init: Failed in an LSF library call: Cannot locate master LIM now, try later. Job not submitted.",
+                Transient,
+            ),
+            (Verb::Submit, 255, "", "Fail to bind to an appropriate port number. Job not submitted.", Transient),
+            // What passes.
+            (Verb::Submit, 255, "", "Request from non-LSF host rejected. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Batch library internal error. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Slave batch daemon internal error. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Not enough host(s) currently eligible. Job not submitted.", Transient),
+            (Verb::Submit, 255, "", "Bad host name, host group name or cluster name. Job not submitted.", Transient),
+            (
+                Verb::Submit,
+                255,
+                "",
+                "n1: Bad host name, host group name or cluster name. Job not submitted.",
+                Permanent,
+            ),
+            // Waiting for LSF is no answer: what it says then counts.
+            (Verb::Submit, 255, "", "LSF is down. Please wait ...\nx: No such queue. Job not submitted.", Permanent),
+            (Verb::Submit, 255, "", "LSF is down. Please wait ...\nsomething. Job not submitted.", Transient),
             (Verb::Submit, 255, "", "Failed in an LSF library call: LIM is down; try later", Transient),
             (
                 Verb::Submit,
@@ -289,6 +332,22 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_crashed_has_not_said_all() {
+        let absence = "Job <7> is not found\n";
+        for code in [1, 254, 255] {
+            assert!(whole(&answer(code, "…", absence), false));
+            assert!(!whole(&answer(code, "…", ""), false), "it fell silent");
+            assert!(whole(&answer(code, "{…}", ""), true));
+            assert!(!whole(&answer(code, "…", "Job <7> is not found\nConnection refused by server\n"), true));
+        }
+        for stderr in ["", absence] {
+            let killed = Answer { exit: Exit::Signal(11), ..answer(0, "…", stderr) };
+            assert!(!whole(&killed, false) && !whole(&killed, true));
+            assert!(!nothing_found(&Answer { stdout: String::new(), ..killed }));
+        }
+    }
+
+    #[test]
     fn exit_codes_of_no_job_differ_by_site() {
         for code in [0, 254, 255] {
             assert!(nothing_found(&answer(code, "", "No unfinished job found\n")), "{code}");
@@ -301,12 +360,5 @@ mod tests {
         assert!(!nothing_found(&answer(255, "", "")), "silence says nothing");
         assert!(!nothing_found(&answer(254, "", "Connection refused by server\n")));
         assert!(!nothing_found(&answer(255, "", "Job <7> is not found\nConnection refused by server\n")));
-    }
-
-    #[test]
-    fn bkill_of_what_has_ended_is_no_error() {
-        assert_eq!(not_killed("Job <99999>: No matching job found\nJob <101>: Job has already finished\n"), None);
-        let denied = not_killed("Job <101>: Job has already finished\nJob <266>: User permission denied\n");
-        assert_eq!(denied.unwrap(), "Job <266>: User permission denied");
     }
 }

@@ -164,7 +164,7 @@ pub(super) fn ended(exit_code: Option<i32>, reason: &str, ran: bool) -> Observed
 }
 
 /// `vm:vm`, `2*hostA:hostB`; `-` or nothing while pending: where the script itself runs.
-fn node_of(hosts: &str) -> Option<String> {
+pub(super) fn node_of(hosts: &str) -> Option<String> {
     let first = hosts.split(':').next().unwrap_or_default();
     let host = first.split_once('*').filter(|(n, _)| n.parse::<u32>().is_ok()).map_or(first, |(_, host)| host);
     (!matches!(host, "" | "-")).then(|| bounded(host).chars().take(NODE_LIMIT_BYTES).collect())

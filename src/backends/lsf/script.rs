@@ -60,7 +60,7 @@ fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
     }
     log_folder(text(&home.binary)?)?;
     let word = |value: &Option<String>| value.as_deref().map(quote).transpose();
-    let hosts = pool.nodelist.as_ref().map(|hosts| hosts.replace(',', " "));
+    let list = |value: &Option<String>| value.as_ref().map(|names| names.replace(',', " "));
     if let Some(qos) = &pool.qos {
         let refused = format!("LSF has no QOS ({qos:?}): a service class is a directive of the pool, `-sla {qos}`");
         return Err(RenderError::Refused(refused));
@@ -74,9 +74,9 @@ fn values(home: &JobHome) -> Result<serde_json::Value, RenderError> {
         "resources": quote(&resources(pool, memory))?,
         "limit": pool.memory_bytes.map(|bytes| bytes.div_ceil(memory.limit_unit).max(1)),
         "minutes": pool.walltime_seconds.map(|seconds| seconds.div_ceil(60).max(1)),
-        "queue_word": word(&pool.queue)?,
+        "queue_word": word(&list(&pool.queue))?,
         "account_word": word(&pool.account)?,
-        "hosts": word(&hosts)?,
+        "hosts": word(&list(&pool.nodelist))?,
         "gpu": word(&gpu)?,
         "options": own.collect::<Vec<_>>(),
     }))

@@ -60,11 +60,15 @@ fn bash_gives_back_what_was_taken() {
 #[test]
 fn what_belongs_to_the_session_stays_there() {
     let dropped = pairs(&[
+        ("BSUB_QUIET", b"1"),
         ("CUDA_VISIBLE_DEVICES", b"0"),
         ("DBUS_SESSION_BUS_ADDRESS", b"x"),
         ("DCLUSTER_CORES", b"1"),
         ("DISPLAY", b":0"),
         ("HOSTNAME", b"login1"),
+        ("LSB_JOBID", b"1"),
+        ("LSB_JOBINDEX", b"3"),
+        ("LS_SUBCWD", b"/x"),
         ("PBS_JOBID", b"1"),
         ("PWD", b"/x"),
         ("SBATCH_ACCOUNT", b"x"),
@@ -80,6 +84,14 @@ fn what_belongs_to_the_session_stays_there() {
         ("x;reboot", b"no identifier"),
     ]);
     assert_eq!(render(dropped), b"# The environment of `dcluster up`.\n");
+}
+
+/// A shell in a job of LSF has variables of that job; where LSF is installed and what colours `ls` has is not of it.
+#[test]
+fn names_of_the_installation_go_along() {
+    for name in ["LSF_ENVDIR", "LSF_BINDIR", "LS_COLORS", "EGO_TOP"] {
+        assert!(is_taken(OsStr::new(name)), "{name}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// LSF's commands.
 const COMMANDS: &[&str] =
-    &["bsub", "bjobs", "bkill", "bhist", "bqueues", "bhosts", "bparams", "bresume", "lsid", "lshosts"];
+    &["bsub", "bjobs", "bkill", "brequeue", "bhist", "bqueues", "bhosts", "bparams", "bresume", "lsid", "lshosts"];
 
 /// Which LSF it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -45,7 +45,7 @@ fn a_script_of_an_array() {
     #BSUB -m "n1 n2"
     #BSUB -o /dev/null
 
-    unset LSB_NTRIES LSB_JOB_REPORT_MAIL
+    unset LSB_NTRIES LSB_JOB_REPORT_MAIL LC_ALL
     umask 077
     if cd '/home/me/my clusters/d' 2>/dev/null && mkdir -p jobs && : >> "jobs/dcabcd-000007-$LSB_JOBINDEX.log"; then
         exec >> "jobs/dcabcd-000007-$LSB_JOBINDEX.log" 2>&1
@@ -65,6 +65,14 @@ fn a_script_of_an_array() {
     "###);
     let one = render(&home(), 1).unwrap();
     assert!(one.contains("#BSUB -J dcabcd-000007\n") && one.contains("\"jobs/dcabcd-000007.log\""), "{}", head(&one));
+}
+
+/// LSF's lists have blanks between their names.
+#[test]
+fn lists_may_be_given_with_commas() {
+    let mut home = home();
+    home.pool.queue = Some("normal,short".into());
+    assert!(render(&home, 1).unwrap().contains("\n#BSUB -q \"normal short\"\n"));
 }
 
 /// Where the script says its log is, `dcluster logs` looks.
