@@ -6,12 +6,22 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Variables of one session, machine or job: wrong or harmful anywhere else.
-const DROPPED: [&str; 25] = [
+const DROPPED: [&str; 34] = [
     "CUDA_VISIBLE_DEVICES",
     "DISPLAY",
     "GPU_DEVICE_ORDINAL",
     "HIP_VISIBLE_DEVICES",
     "HOSTNAME",
+    // A job's of Grid Engine (submit(1)).
+    "JOB_ID",
+    "JOB_NAME",
+    "JOB_SCRIPT",
+    "NHOSTS",
+    "NQUEUES",
+    "NSLOTS",
+    "PE",
+    "PE_HOSTFILE",
+    "RESTARTED",
     // A job's of LSF: not all of `LS_`, for `LS_COLORS` is the user's.
     "LS_EXEC_T",
     "LS_JOBPID",
@@ -37,8 +47,27 @@ const DROPPED: [&str; 25] = [
 ];
 
 /// Beginnings of such names.
-const DROPPED_PREFIXES: [&str; 9] =
-    ["BSUB_", "DBUS_", "DCLUSTER_", "LSB_", "PBS_", "SBATCH_", "SLURM_", "SSH_", "XDG_SESSION_"];
+const DROPPED_PREFIXES: [&str; 19] = [
+    "BSUB_",
+    "DBUS_",
+    "DCLUSTER_",
+    "LSB_",
+    "OAR_",
+    "PBS_",
+    "SBATCH_",
+    "SGE_JOB_",
+    "SGE_O_",
+    "SGE_STDERR_",
+    "SGE_STDOUT_",
+    "SGE_TASK_",
+    "SLURM_",
+    "SSH_",
+    "XDG_SESSION_",
+    "_CONDOR_JOB_",
+    "_CONDOR_MACHINE_",
+    "_CONDOR_SCRATCH_",
+    "_CONDOR_SLOT",
+];
 
 /// Returns a bash file that sets these variables and functions, sorted by name. Sourcing it runs no
 /// value of a variable; an exported function is code, as it was for the shell it comes from.

@@ -66,18 +66,23 @@ fn what_belongs_to_the_session_stays_there() {
         ("DCLUSTER_CORES", b"1"),
         ("DISPLAY", b":0"),
         ("HOSTNAME", b"login1"),
+        ("JOB_ID", b"1"),
         ("LSB_JOBID", b"1"),
         ("LSB_JOBINDEX", b"3"),
         ("LS_SUBCWD", b"/x"),
+        ("OAR_JOB_ID", b"1"),
         ("PBS_JOBID", b"1"),
+        ("PE_HOSTFILE", b"/x"),
         ("PWD", b"/x"),
         ("SBATCH_ACCOUNT", b"x"),
+        ("SGE_TASK_ID", b"1"),
         ("SLURM_JOB_ID", b"1"),
         ("SSH_AUTH_SOCK", b"/x"),
         ("TMPDIR", b"/x"),
         ("UID", b"1"),
         ("XDG_RUNTIME_DIR", b"/x"),
         ("XDG_SESSION_ID", b"1"),
+        ("_CONDOR_JOB_AD", b"/x"),
         ("a-b", b"no identifier"),
         ("1x", b"no identifier"),
         ("", b"no identifier"),
@@ -86,10 +91,10 @@ fn what_belongs_to_the_session_stays_there() {
     assert_eq!(render(dropped), b"# The environment of `dcluster up`.\n");
 }
 
-/// A shell in a job of LSF has variables of that job; where LSF is installed and what colours `ls` has is not of it.
+/// A shell in a job has variables of that job; where the batch system is installed and what colours `ls` has is not of it.
 #[test]
 fn names_of_the_installation_go_along() {
-    for name in ["LSF_ENVDIR", "LSF_BINDIR", "LS_COLORS", "EGO_TOP"] {
+    for name in ["LSF_ENVDIR", "LSF_BINDIR", "LS_COLORS", "EGO_TOP", "SGE_ROOT", "SGE_CELL", "_CONDOR_SCHEDD_HOST"] {
         assert!(is_taken(OsStr::new(name)), "{name}");
     }
 }
