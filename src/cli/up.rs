@@ -2,7 +2,6 @@
 
 use super::Context;
 use super::connect::{Condition, condition, connect, start_server};
-use super::context::interrupted;
 use crate::backends::fit::{Fit, Misfit, fit};
 use crate::backends::render::{RenderInput, render_description, render_job_script};
 use crate::backends::said::Said;
@@ -68,6 +67,13 @@ pub(super) fn run(args: &UpArgs, context: &Context) -> Result<u8, Problem> {
     }
     report(&folder, &resolved.spec, news, &status, context);
     Ok(0)
+}
+
+fn interrupted() -> Problem {
+    super::context::interrupted()
+        .done("if the cluster was up by then, it stays up")
+        .fix("dcluster status  shows it")
+        .fix("dcluster down    ends it")
 }
 
 /// How a server that does not answer is replaced.

@@ -336,6 +336,13 @@ fn ctrl_c_stops_waiting_and_nothing_else() {
     map.signal(Signal::SIGINT);
     map.end().expect(130).says("dcluster down");
     assert_eq!(bed.tasks("running"), 1);
+    // Its jobs are wanted whether or not anybody waits for them.
+    bed.run(&["down"]).expect(0);
+    let up = bed.spawn(&["up", "--prologue", "sleep 1000", "--wait", "1"]);
+    until("it waits", || (bed.run(&["status"]).code == 0 && catches_interrupts(up.pid())).then_some(()));
+    up.signal(Signal::SIGINT);
+    up.end().expect(130).says("it stays up").says("dcluster down");
+    bed.run(&["down"]).expect(0);
 }
 
 #[test]
