@@ -162,6 +162,26 @@ fn a_requeued_job_is_the_same_job_and_an_old_sentinel_says_nothing() {
     assert!(ledger.job(JobSeq(1)).unwrap().live());
 }
 
+/// It was back in the queue for a moment in which nobody looked.
+#[test]
+fn a_job_that_begins_anew_is_up_again_unless_it_was_to_leave() {
+    for asked_to_leave in [false, true] {
+        let mut ledger = up(1);
+        if asked_to_leave {
+            ledger.scale(0, at(5));
+            ledger.plan(&Situation { drain_first: vec![JobSeq(1)], ..Situation::default() }, at(5));
+        }
+        ledger.on_worker_goodbye(JobSeq(1), at(10));
+        let sentinel =
+            Sentinel { exit_code: 0, signal: None, time: 0, node: String::new(), id: String::new(), restart: 0 };
+        ledger.on_sentinels(vec![(JobSeq(1), sentinel)], at(11));
+        let again = ledger.on_worker_up(&name(1), "n2", at(12));
+        let job = ledger.job(JobSeq(1)).unwrap();
+        assert_eq!((again.is_err(), job.cancelling), (asked_to_leave, asked_to_leave));
+        assert!(asked_to_leave || job.state == JobState::Up && job.requeues == 1, "{job:?}");
+    }
+}
+
 #[test]
 fn an_intent_of_a_former_server_is_looked_up_and_never_submitted_again() {
     let mut first = ledger();

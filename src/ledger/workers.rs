@@ -58,6 +58,13 @@ impl Ledger {
             // Its script has ended and begun anew.
             job.requeues = job.requeues.max(sentinel.restart.saturating_add(1));
             job.exit_code = None;
+            self.changed.insert(seq);
+            if job.draining {
+                // The former worker was asked to leave, and has.
+                job.cancelling = true;
+                return Err(format!("job {name} is being cancelled"));
+            }
+            job.state = JobState::Started;
         }
         watch.connected = true;
         watch.started.get_or_insert(now.clock);
