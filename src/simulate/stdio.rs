@@ -1,5 +1,7 @@
 //! The controller for somebody else's simulator: settings on the first line, then an observation a line in and
-//! a decision a line out.
+//! a decision a line out. `check` says what may stand in them.
+
+mod check;
 
 use crate::adapt::{Controller, Decision, Learned, Observation, Settings};
 use serde::Deserialize;
@@ -86,16 +88,8 @@ fn start(text: &str) -> Result<Controller, String> {
         let settings = serde_json::from_value(value).map_err(|error| error.to_string())?;
         Start { settings, learned: Learned::default() }
     };
-    let settings = &start.settings;
-    if settings.pools.is_empty() {
-        return Err("`pools` is empty".to_owned());
-    }
-    if settings.min > settings.max {
-        return Err(format!("`min` is {}, more than `max`, {}", settings.min, settings.max));
-    }
-    if !(0.05..=0.95).contains(&settings.efficiency) {
-        return Err(format!("`efficiency` is {}, not 0.05 to 0.95", settings.efficiency));
-    }
+    check::settings(&start.settings)?;
+    check::learned(&start.learned)?;
     Ok(Controller::new(start.settings, start.learned))
 }
 
@@ -142,11 +136,51 @@ mod tests {
             (&[r#"{"min": 5, "max": 4, "pools": [{"cores": 2}]}"#], "`min` is 5"),
             (&[r#"{"min": 0, "max": 4, "pools": [{"cores": 2}], "efficiency": 2}"#], "`efficiency` is 2"),
             (&[r#"{"min": 0, "max": 4, "pool": [{"cores": 2}]}"#], "unknown field `pool`"),
+            (&[r#"{"min": 0, "max": 4294967295, "pools": [{"cores": 2}]}"#], "`max` is 4294967295, more than"),
             (&[SETTINGS, "", SEEN, r#"{"nou": 1}"#], "line 4 is no observation: unknown field `nou`"),
             (&[SETTINGS, "nonsense"], "line 2 is no observation: expected"),
         ] {
             let error = run(lines).unwrap_err();
             assert!(error.to_string().contains(words), "{lines:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_by_their_key() {
+        for (more, words) in [
+            (r#""rate_per_minute": 0"#, "`rate_per_minute` is 0.0, not more than 0"),
+            (r#""rate_per_minute": 1e308"#, "`rate_per_minute` is 1e308"),
+            (r#""idle_timeout": -1"#, "`idle_timeout` is -1.0, not 0 to"),
+            (r#""idle_timeout": 1e308"#, "`idle_timeout` is 1e308"),
+        ] {
+            let line = SETTINGS.replace(r#""min""#, &format!(r#"{more}, "min""#));
+            let error = run(&[&line]).unwrap_err();
+            assert!(matches!(&error, StdioError::Settings(what) if what.contains(words)), "{line}: {error}");
+        }
+        for (pool, words) in [
+            (r#""cores": 0"#, "pool `default`: `cores` is 0"),
+            (r#""cores": 2, "walltime": 0"#, "pool `default`: `walltime` is 0"),
+            (r#""cores": 2, "walltime": -5"#, "`walltime` is -5.0"),
+            (r#""cores": 2, "walltime": 1e308"#, "`walltime` is 1e308"),
+            (r#""cores": 2, "drain_lead": -5"#, "`drain_lead` is -5.0"),
+            (r#""cores": 2, "walltime_choices": [60, 0]"#, "`walltime_choices` is 0"),
+            (r#""cores": 2, "name": "a"}, {"cores": 3, "name": "a""#, "two of `pools` have the name `a`"),
+        ] {
+            let line = SETTINGS.replace(r#""cores": 2"#, pool);
+            let error = run(&[&line]).unwrap_err();
+            assert!(matches!(&error, StdioError::Settings(what) if what.contains(words)), "{line}: {error}");
+        }
+        for (learned, words) in [
+            (
+                r#""durations": {"a": {"ended": 1, "mean": -1, "p90": 1, "longest": 1}}"#,
+                "class `a` in `learned`: `mean`",
+            ),
+            (r#""pools": {"default": {"waits": [[1e308, 60]]}}"#, "pool `default` in `learned`: `waits` is 1e308"),
+            (r#""pools": {"default": {"gaps": [-1]}}"#, "`gaps` is -1.0"),
+        ] {
+            let line = format!(r#"{{"settings": {SETTINGS}, "learned": {{{learned}}}}}"#);
+            let error = run(&[&line]).unwrap_err();
+            assert!(matches!(&error, StdioError::Settings(what) if what.contains(words)), "{line}: {error}");
         }
     }
 
