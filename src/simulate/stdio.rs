@@ -5,6 +5,7 @@ mod check;
 
 use crate::adapt::{Controller, Decision, Learned, Observation, Settings};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
 /// Longest line in bytes: an observation of a hundred thousand jobs.
@@ -49,8 +50,7 @@ pub fn serve<E>(
     mut input: impl BufRead,
     mut tell: impl FnMut(&Decision) -> Result<(), E>,
 ) -> Result<(), StdioError<E>> {
-    let mut controller: Option<Controller> = None;
-    let mut before = f64::NEG_INFINITY;
+    let mut session: Option<Session> = None;
     let mut text = String::new();
     let mut line = 0;
     loop {
@@ -63,34 +63,49 @@ pub fn serve<E>(
         if text.trim().is_empty() {
             continue;
         }
-        match &mut controller {
-            None => controller = Some(start(&text).map_err(StdioError::Settings)?),
-            Some(controller) => {
-                let seen: Observation = serde_json::from_str(&text)
-                    .map_err(|error| StdioError::Observation { line, what: in_line(&error) })?;
-                if seen.now.is_nan() || seen.now < before {
-                    let what = format!("`now` is {}, and was {before} before", seen.now);
-                    return Err(StdioError::Observation { line, what });
-                }
-                before = seen.now;
-                tell(&controller.decide(&seen)).map_err(StdioError::Output)?;
+        match &mut session {
+            None => session = Some(Session::start(&text).map_err(StdioError::Settings)?),
+            Some(session) => {
+                let decision = session.decide(&text).map_err(|what| StdioError::Observation { line, what })?;
+                tell(&decision).map_err(StdioError::Output)?;
             }
         }
     }
-    if controller.is_none() { Err(StdioError::Settings("there is no line with them".to_owned())) } else { Ok(()) }
+    if session.is_none() { Err(StdioError::Settings("there is no line with them".to_owned())) } else { Ok(()) }
 }
 
-fn start(text: &str) -> Result<Controller, String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| in_line(&error))?;
-    let start: Start = if value.get("settings").is_some() {
-        serde_json::from_value(value).map_err(|error| error.to_string())?
-    } else {
-        let settings = serde_json::from_value(value).map_err(|error| error.to_string())?;
-        Start { settings, learned: Learned::default() }
-    };
-    check::settings(&start.settings)?;
-    check::learned(&start.learned)?;
-    Ok(Controller::new(start.settings, start.learned))
+/// A controller, and what its driver must keep to.
+struct Session {
+    controller: Controller,
+    pools: BTreeSet<String>,
+    /// `now` of the last observation.
+    before: f64,
+}
+
+impl Session {
+    fn start(text: &str) -> Result<Self, String> {
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| in_line(&error))?;
+        let start: Start = if value.get("settings").is_some() {
+            serde_json::from_value(value).map_err(|error| error.to_string())?
+        } else {
+            let settings = serde_json::from_value(value).map_err(|error| error.to_string())?;
+            Start { settings, learned: Learned::default() }
+        };
+        check::settings(&start.settings)?;
+        check::learned(&start.learned)?;
+        let pools = start.settings.pools.iter().map(|pool| pool.name.clone()).collect();
+        Ok(Self { controller: Controller::new(start.settings, start.learned), pools, before: f64::NEG_INFINITY })
+    }
+
+    fn decide(&mut self, text: &str) -> Result<Decision, String> {
+        let seen: Observation = serde_json::from_str(text).map_err(|error| in_line(&error))?;
+        check::observation(&seen, &self.pools)?;
+        if seen.now < self.before {
+            return Err(format!("`now` is {:?}, and was {:?} before", seen.now, self.before));
+        }
+        self.before = seen.now;
+        Ok(self.controller.decide(&seen))
+    }
 }
 
 /// The parser counts lines of its own: only the column means something here.
@@ -182,6 +197,58 @@ mod tests {
             let error = run(&[&line]).unwrap_err();
             assert!(matches!(&error, StdioError::Settings(what) if what.contains(words)), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn observations_that_cannot_be_are_refused() {
+        let durations = |mean: &str| format!(r#""durations": {{"ended": 3, "mean": {mean}, "p90": 2, "longest": 2}}"#);
+        let (long, negative) = (durations("1e308"), durations("-1"));
+        for (class, words) in [
+            (r#""cores": 0"#, "class `a`: `cores` is 0"),
+            (r#""nodes": 0"#, "class `a`: `nodes` is 0"),
+            (r#""time_request": -1"#, "class `a`: `time_request` is -1.0"),
+            (r#""running": [{"job": 1, "elapsed": -1}]"#, "class `a`: `elapsed` is -1.0"),
+            (r#""running": [{"job": 1, "elapsed": 1e308}]"#, "class `a`: `elapsed` is 1e308"),
+            (&long, "class `a`: `mean` is 1e308"),
+            (&negative, "class `a`: `mean` is -1.0"),
+            (&negative.replace("-1", "1").replace(r#""p90": 2"#, r#""p90": -2"#), "class `a`: `p90` is -2.0"),
+            (&negative.replace("-1", "1").replace(r#""longest": 2"#, r#""longest": -2"#), "`longest` is -2.0"),
+            (&negative.replace("3", "18446744073709551615, \"cut\": 1"), "`ended` and `cut`"),
+        ] {
+            refused(&SEEN.replace(r#""ready": 9"#, class), words);
+        }
+        for (jobs, words) in [
+            (r#"{"id": 1, "phase": "up"}, {"id": 1, "phase": "pending"}"#, "two of `jobs` have the id 1"),
+            (r#"{"id": 1, "phase": "up", "pool": "b"}"#, "job 1: there is no pool `b`, only default"),
+            (r#"{"id": 1, "phase": "up", "submitted_at": 5, "started_at": 4}"#, "job 1: `started_at` is 4.0, before"),
+            (r#"{"id": 1, "phase": "up", "submitted_at": 5, "up_at": 4}"#, "job 1: `up_at` is 4.0, before"),
+            (r#"{"id": 1, "phase": "up", "submitted_at": -1e308}"#, "job 1: `submitted_at` is -1e308, farther"),
+            (r#"{"id": 1, "phase": "up", "idle_since": 1e308}"#, "job 1: `idle_since` is 1e308"),
+            (r#"{"id": 1, "phase": "up", "walltime": -1}"#, "job 1: `walltime` is -1.0"),
+        ] {
+            refused(&format!(r#"{{"now": 10, "jobs": [{jobs}]}}"#), words);
+        }
+        for (waits, words) in [
+            (r#"{"wait": -1}"#, "`expected_waits`: `wait` is -1.0"),
+            (r#"{"wait": 1, "pool": "b"}"#, "`expected_waits`: there is no pool `b`"),
+        ] {
+            refused(&format!(r#"{{"now": 10, "expected_waits": [{waits}]}}"#), words);
+        }
+        refused(r#"{"now": 1e308}"#, "`now` is 1e308");
+    }
+
+    fn refused(observation: &str, words: &str) {
+        let error = run(&[SETTINGS, observation]).unwrap_err();
+        let said = matches!(&error, StdioError::Observation { line: 2, what } if what.contains(words));
+        assert!(said, "{observation}: {error}");
+    }
+
+    #[test]
+    fn where_no_pool_is_said_it_is_the_first() {
+        let settings = SETTINGS.replace(r#""cores": 2"#, r#""cores": 2, "name": "small"}, {"cores": 4, "name": "b""#);
+        let job = r#"{"now": 10, "jobs": [{"id": 1, "phase": "up", "submitted_at": 0, "ends_at": 1e300}]}"#;
+        assert_eq!(run(&[&settings, job]).unwrap()[0].numbers.up, 1);
+        assert!(run(&[&settings, &job.replace(r#""id""#, r#""pool": "b", "id""#)]).is_ok());
     }
 
     #[test]

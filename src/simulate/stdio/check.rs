@@ -1,7 +1,9 @@
 //! What may be said: bounds of numbers, and names that must fit each other. The controller takes both for granted,
 //! since a server reads its settings with care and counts by itself.
 
-use crate::adapt::{Durations, Learned, LearnedPool, PoolShape, Settings};
+use crate::adapt::{
+    DEFAULT_POOL, Durations, ExpectedWait, JobView, Learned, LearnedPool, Observation, PoolShape, Settings, TaskClass,
+};
 use crate::config::units::LONGEST_SECONDS;
 use std::collections::BTreeSet;
 
@@ -9,6 +11,8 @@ use std::collections::BTreeSet;
 const JOBS_MAX: u32 = i32::MAX as u32;
 /// Most submissions in a minute, as `--rate` has it.
 const RATE_MAX: f64 = 1e6;
+/// The clock's farthest moment from its zero in seconds, on either side: beyond, seconds are not told apart.
+const MOMENT_MAX: f64 = 1e15;
 
 pub(super) fn settings(settings: &Settings) -> Result<(), String> {
     if settings.pools.is_empty() {
@@ -69,6 +73,62 @@ fn learned_pool(pool: &LearnedPool) -> Result<(), String> {
     pool.gaps.iter().try_for_each(|gap| time("gaps", Some(*gap)))
 }
 
+/// Checks an observation for a controller with pools of these names.
+pub(super) fn observation(seen: &Observation, pools: &BTreeSet<String>) -> Result<(), String> {
+    moment("now", Some(seen.now))?;
+    for class in &seen.classes {
+        self::class(class).map_err(|what| format!("class `{}`: {what}", class.name))?;
+    }
+    let mut ids = BTreeSet::new();
+    for job in &seen.jobs {
+        if !ids.insert(job.id) {
+            return Err(format!("two of `jobs` have the id {}", job.id));
+        }
+        self::job(job, pools).map_err(|what| format!("job {}: {what}", job.id))?;
+    }
+    seen.expected_waits
+        .iter()
+        .try_for_each(|expected| expected_wait(expected, pools).map_err(|what| format!("`expected_waits`: {what}")))
+}
+
+fn class(class: &TaskClass) -> Result<(), String> {
+    some("cores", class.cores)?;
+    some("nodes", class.nodes)?;
+    time("time_request", class.time_request)?;
+    class.running.iter().try_for_each(|some| time("elapsed", Some(some.elapsed)))?;
+    durations(&class.durations)
+}
+
+fn job(job: &JobView, pools: &BTreeSet<String>) -> Result<(), String> {
+    known(&job.pool, pools)?;
+    // `ends_at` may be beyond all moments: never.
+    for (key, at) in [("submitted_at", job.submitted_at), ("started_at", job.started_at), ("up_at", job.up_at)] {
+        moment(key, at)?;
+        if let (Some(submitted), Some(at)) = (job.submitted_at, at)
+            && at < submitted
+        {
+            return Err(format!("`{key}` is {at:?}, before `submitted_at`, {submitted:?}"));
+        }
+    }
+    moment("idle_since", job.idle_since)?;
+    time("walltime", job.walltime)
+}
+
+fn expected_wait(expected: &ExpectedWait, pools: &BTreeSet<String>) -> Result<(), String> {
+    known(&expected.pool, pools)?;
+    time("walltime", expected.walltime)?;
+    time("wait", Some(expected.wait))
+}
+
+/// Checks the name of a pool. Where none is said, it is the first of them, whatever its name.
+fn known(pool: &str, pools: &BTreeSet<String>) -> Result<(), String> {
+    if pool == DEFAULT_POOL || pools.contains(pool) {
+        return Ok(());
+    }
+    let names = pools.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Err(format!("there is no pool `{pool}`, only {names}"))
+}
+
 fn durations(known: &Durations) -> Result<(), String> {
     if known.ended.checked_add(known.cut).is_none() {
         return Err("`ended` and `cut` are more than can be counted".to_owned());
@@ -83,6 +143,16 @@ fn time(key: &str, seconds: Option<f64>) -> Result<(), String> {
     match seconds {
         Some(seconds) if !(0.0..=LONGEST_SECONDS as f64).contains(&seconds) => {
             Err(format!("`{key}` is {seconds:?}, not 0 to {LONGEST_SECONDS} seconds (100 years)"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a moment on the driver's clock.
+fn moment(key: &str, seconds: Option<f64>) -> Result<(), String> {
+    match seconds {
+        Some(seconds) if seconds.is_nan() || seconds.abs() > MOMENT_MAX => {
+            Err(format!("`{key}` is {seconds:?}, farther than {MOMENT_MAX:e} seconds from the clock's zero"))
         }
         _ => Ok(()),
     }
