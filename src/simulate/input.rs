@@ -54,6 +54,9 @@ impl Input {
         let file = path.display().to_string();
         let fail =
             |error: std::io::Error| InputError::new(&file, format!("cannot be read: {error}"), format!("ls -l {file}"));
+        if path.is_dir() {
+            return Err(InputError::new(&file, "it is a folder", "give a file in it"));
+        }
         Self::new(&file, File::open(path).map_err(fail)?)
     }
 

@@ -1,4 +1,5 @@
-//! What can be typed.
+//! What can be typed. Options that want a number take a negative one, too, so that their own parsers say what is wrong
+//! with it.
 
 use crate::config::layers::RawValue;
 use crate::config::problem::ConfigError;
@@ -39,11 +40,11 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "POLICY", num_args = 1.., value_delimiter = ',', default_value = "ours")]
     pub(super) policy: Vec<String>,
     /// Seed of everything random.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = seed)]
     pub(super) seed: u64,
     /// Number of seeds to try, from --seed on.
-    #[arg(long, value_name = "K", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    pub(super) seeds: u64,
+    #[arg(long, value_name = "K", default_value_t = 1, hide_default_value = true, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) seeds: u32,
     /// Write a figure: of one run demand, supply and jobs pending; of several, cost against time.
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
@@ -64,36 +65,36 @@ pub(crate) struct SimulateArgs {
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct ClusterArgs {
     /// Jobs there always are.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub(super) min: u32,
     /// Jobs there never are more of.
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) max: u32,
     /// Cores of one job.
-    #[arg(long, visible_alias = "cpus", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, visible_alias = "cpus", value_name = "N", default_value_t = 8, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) cores: u32,
     /// Memory of one job, like 100GB (default: never the limit).
-    #[arg(long, visible_alias = "mem", value_name = "SIZE", value_parser = size)]
+    #[arg(long, visible_alias = "mem", value_name = "SIZE", allow_hyphen_values = true, value_parser = size)]
     pub(super) memory: Option<u64>,
     /// Time limit of one job; none: no limit; auto or auto:12h: up to 4 h (12 h), as the load needs.
-    #[arg(long, value_name = "TIME", default_value = "4h", value_parser = walltime)]
+    #[arg(long, value_name = "TIME", default_value = "4h", allow_hyphen_values = true, value_parser = walltime)]
     pub(super) walltime: Walltime,
     /// From the start of a job until its worker is there, on average.
-    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "25s", allow_hyphen_values = true, value_parser = seconds)]
     pub(super) startup: f64,
     /// What counts more, time or core-hours: speed, balanced (default), thrift; or 0.05 to 0.95.
     ///
     /// The share of a new job's time that must be useful: 0.5, 0.65, 0.85. Several are tried one by one.
-    #[arg(long, visible_alias = "prefer", value_name = "SHARE", num_args = 1.., value_delimiter = ',', value_parser = efficiency)]
+    #[arg(long, visible_alias = "prefer", value_name = "SHARE", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true, value_parser = efficiency)]
     pub(super) efficiency: Vec<f64>,
     /// When an idle job is given up (default: learned).
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = seconds)]
     pub(super) idle_timeout: Option<f64>,
     /// Jobs that may be pending at once.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) max_pending: Option<u32>,
     /// Jobs that may be submitted in a minute, like 30/min.
-    #[arg(long, value_name = "N/min", value_parser = rate)]
+    #[arg(long, value_name = "N/min", allow_hyphen_values = true, value_parser = rate)]
     pub(super) rate: Option<f64>,
 }
 
@@ -102,19 +103,19 @@ pub(crate) struct ClusterArgs {
 #[command(next_help_heading = "What goes wrong")]
 pub(crate) struct FaultArgs {
     /// Share of pending jobs that vanish without a trace.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true, value_parser = share)]
     pub(super) vanish: f64,
     /// Share of listings of the queue that fail.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true, value_parser = share)]
     pub(super) fail_listings: f64,
     /// No listing succeeds for so long at the beginning.
-    #[arg(long, value_name = "TIME", default_value = "0", hide_default_value = true, value_parser = seconds)]
+    #[arg(long, value_name = "TIME", default_value = "0", hide_default_value = true, allow_hyphen_values = true, value_parser = seconds)]
     pub(super) blind: f64,
     /// Share of submissions that are rejected.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true, value_parser = share)]
     pub(super) reject: f64,
     /// Share of jobs whose node dies.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, allow_negative_numbers = true, value_parser = share)]
     pub(super) fail_nodes: f64,
 }
 
@@ -126,7 +127,7 @@ pub(crate) struct Walltime {
 }
 
 fn queue(text: &str) -> Result<Choice, String> {
-    text.parse().map_err(|error: crate::simulate::queue::ChoiceError| format!("{error}: write {}", error.fix))
+    text.parse().map_err(|error: crate::simulate::queue::ChoiceError| format!("{error}: {}", error.fix))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -154,6 +155,10 @@ fn size(text: &str) -> Result<u64, String> {
 fn number(text: &str, from: f64, to: f64) -> Result<f64, String> {
     let fits = text.parse().ok().filter(|value| (from..=to).contains(value));
     fits.ok_or_else(|| format!("write a number from {from} to {to}"))
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("write a whole number from 0 to {}", u64::MAX))
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -96,7 +96,8 @@ fn a_bad_line_is_named() {
     }
     let error = Log::read(Path::new("/no/such/log")).unwrap_err();
     assert!(error.what.contains("No such file"), "{error}");
-    assert!(Log::read(Path::new("/")).is_err());
+    let error = Log::read(Path::new("/")).unwrap_err();
+    assert_eq!((error.what.as_str(), error.fix.as_str()), ("it is a folder", "give a file in it"));
 }
 
 #[test]
