@@ -9,6 +9,34 @@ use crate::simulate::queue::Choice;
 use clap::Args;
 use std::path::PathBuf;
 
+/// What has no meaning with `--stdio`: every other option. Named one by one, because an error about a whole group names
+/// all of it, also what was not typed.
+const WITHOUT_STDIO: [&str; 23] = [
+    "trace",
+    "queue",
+    "workload",
+    "policy",
+    "seed",
+    "seeds",
+    "plot",
+    "table",
+    "min",
+    "max",
+    "cores",
+    "memory",
+    "walltime",
+    "startup",
+    "efficiency",
+    "idle_timeout",
+    "max_pending",
+    "rate",
+    "vanish",
+    "fail_listings",
+    "blind",
+    "reject",
+    "fail_nodes",
+];
+
 /// Try out how many jobs a cluster would ask for, what they would cost and how long you would wait
 ///
 /// Plays the days of a cluster in milliseconds, with the code that decides in a real one: nothing is asked of
@@ -52,7 +80,9 @@ pub(crate) struct SimulateArgs {
     #[arg(long)]
     pub(super) table: bool,
     /// Drive the controller from another simulator: settings, then an observation a line in, a decision a line out.
-    #[arg(long, conflicts_with_all = ["trace", "queue", "plot", "table"])]
+    ///
+    /// Nothing else can be said with it: all settings are on the first line.
+    #[arg(long, conflicts_with_all = WITHOUT_STDIO)]
     pub(super) stdio: bool,
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,
@@ -175,4 +205,23 @@ fn said(error: ConfigError) -> String {
 
 fn rate(text: &str) -> Result<f64, String> {
     number(text.strip_suffix("/min").unwrap_or(text), 0.01, 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Command;
+
+    #[test]
+    fn stdio_goes_with_no_other_option() {
+        let command = SimulateArgs::augment_args(Command::new("simulate"));
+        let stdio = command.get_arguments().find(|arg| arg.get_id() == "stdio").unwrap();
+        let refused = command.get_arg_conflicts_with(stdio);
+        let refused: Vec<&str> = refused.into_iter().map(|arg| arg.get_id().as_str()).collect();
+        let others = command.get_arguments().map(|arg| arg.get_id().as_str()).filter(|id| *id != "stdio");
+        assert_eq!(others.filter(|id| !refused.contains(id)).collect::<Vec<_>>(), [""; 0]);
+        // Defaults are not typed.
+        assert!(command.clone().try_get_matches_from(["simulate", "--stdio"]).is_ok());
+        assert!(command.try_get_matches_from(["simulate", "--stdio", "--seed", "4"]).is_err());
+    }
 }
