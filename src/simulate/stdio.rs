@@ -5,6 +5,7 @@ mod check;
 
 use crate::adapt::{Controller, Decision, Learned, Observation, Settings};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
@@ -51,27 +52,38 @@ pub fn serve<E>(
     mut tell: impl FnMut(&Decision) -> Result<(), E>,
 ) -> Result<(), StdioError<E>> {
     let mut session: Option<Session> = None;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let mut line = 0;
     loop {
-        text.clear();
-        let read = input.by_ref().take(LINE_MAX).read_line(&mut text);
+        bytes.clear();
+        let read = input.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes);
         if read.map_err(|error| StdioError::Input(error.to_string()))? == 0 {
             break;
         }
         line += 1;
-        if text.trim().is_empty() {
+        let text = text(&bytes);
+        if text == Ok("") {
             continue;
         }
         match &mut session {
-            None => session = Some(Session::start(&text).map_err(StdioError::Settings)?),
+            None => session = Some(text.and_then(Session::start).map_err(StdioError::Settings)?),
             Some(session) => {
-                let decision = session.decide(&text).map_err(|what| StdioError::Observation { line, what })?;
+                let decision = text.and_then(|text| session.decide(text));
+                let decision = decision.map_err(|what| StdioError::Observation { line, what })?;
                 tell(&decision).map_err(StdioError::Output)?;
             }
         }
     }
     if session.is_none() { Err(StdioError::Settings("there is no line with them".to_owned())) } else { Ok(()) }
+}
+
+/// Returns what stands in a line, without its end.
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    if bytes.len() as u64 == LINE_MAX && !bytes.ends_with(b"\n") {
+        return Err(format!("it is longer than {} MiB", LINE_MAX >> 20));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("byte {} is no UTF-8", error.valid_up_to() + 1))?;
+    Ok(text.trim_end())
 }
 
 /// A controller, and what its driver must keep to.
@@ -84,7 +96,7 @@ struct Session {
 
 impl Session {
     fn start(text: &str) -> Result<Self, String> {
-        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| in_line(&error))?;
+        let value: serde_json::Value = parse(text)?;
         let start: Start = if value.get("settings").is_some() {
             serde_json::from_value(value).map_err(|error| error.to_string())?
         } else {
@@ -98,7 +110,7 @@ impl Session {
     }
 
     fn decide(&mut self, text: &str) -> Result<Decision, String> {
-        let seen: Observation = serde_json::from_str(text).map_err(|error| in_line(&error))?;
+        let seen: Observation = parse(text)?;
         check::observation(&seen, &self.pools)?;
         if seen.now < self.before {
             return Err(format!("`now` is {:?}, and was {:?} before", seen.now, self.before));
@@ -108,9 +120,9 @@ impl Session {
     }
 }
 
-/// The parser counts lines of its own: only the column means something here.
-fn in_line(error: &serde_json::Error) -> String {
-    error.to_string().replace(" at line 1 column ", " at column ")
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    // The parser counts lines of its own: only the column means something here.
+    serde_json::from_str(text).map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))
 }
 
 #[cfg(test)]
@@ -153,11 +165,22 @@ mod tests {
             (&[r#"{"min": 0, "max": 4, "pool": [{"cores": 2}]}"#], "unknown field `pool`"),
             (&[r#"{"min": 0, "max": 4294967295, "pools": [{"cores": 2}]}"#], "`max` is 4294967295, more than"),
             (&[SETTINGS, "", SEEN, r#"{"nou": 1}"#], "line 4 is no observation: unknown field `nou`"),
+            (&[SETTINGS, r#"{"now": 1"#, SEEN], "line 2 is no observation: EOF while parsing an object at column 9"),
             (&[SETTINGS, "nonsense"], "line 2 is no observation: expected"),
         ] {
             let error = run(lines).unwrap_err();
             assert!(error.to_string().contains(words), "{lines:?}: {error}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_said_with_their_line() {
+        let run = |bytes: &[u8]| serve(bytes, |_| Ok::<(), String>(())).unwrap_err().to_string();
+        assert_eq!(run(b"{\"min\xff"), "the settings are wrong: byte 6 is no UTF-8");
+        let bytes = [SETTINGS.as_bytes(), b"\n\n\xff\n", SEEN.as_bytes()].concat();
+        assert_eq!(run(&bytes), "line 3 is no observation: byte 1 is no UTF-8");
+        let long = [SETTINGS.as_bytes(), b"\n", &vec![b'['; LINE_MAX as usize + 1]].concat();
+        assert_eq!(run(&long), "line 2 is no observation: it is longer than 64 MiB");
     }
 
     #[test]
