@@ -1,16 +1,33 @@
 //! The controller for somebody else's simulator: settings on the first line, then an observation a line in and
-//! a decision a line out. `check` says what may stand in them.
+//! a decision a line out. What was learned is said when it is asked for. `check` says what may stand in them.
 
 mod check;
 
 use crate::adapt::{Controller, Decision, Learned, Observation, Settings};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
 /// Longest line in bytes: an observation of a hundred thousand jobs.
 const LINE_MAX: u64 = 64 << 20;
+
+/// The line that asks for what was learned.
+const ASK_LEARNED: &str = r#""learned""#;
+
+/// What a line is answered with.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// What to do after an observation.
+    Decision(Box<Decision>),
+    /// What was learned so far, under the key by which another process takes it.
+    Learned {
+        /// All of it.
+        learned: Learned,
+    },
+}
 
 /// Why it ended early.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -43,14 +60,11 @@ struct Start {
     learned: Learned,
 }
 
-/// Reads until the end of the input, and gives every decision to `tell` before it reads on.
+/// Reads until the end of the input, and gives every answer to `tell` before it reads on.
 ///
 /// # Errors
 /// A line is wrong, too long or cannot be read; or what `tell` says.
-pub fn serve<E>(
-    mut input: impl BufRead,
-    mut tell: impl FnMut(&Decision) -> Result<(), E>,
-) -> Result<(), StdioError<E>> {
+pub fn serve<E>(mut input: impl BufRead, mut tell: impl FnMut(&Answer) -> Result<(), E>) -> Result<(), StdioError<E>> {
     let mut session: Option<Session> = None;
     let mut bytes = Vec::new();
     let mut line = 0;
@@ -68,9 +82,9 @@ pub fn serve<E>(
         match &mut session {
             None => session = Some(text.and_then(Session::start).map_err(StdioError::Settings)?),
             Some(session) => {
-                let decision = text.and_then(|text| session.decide(text));
-                let decision = decision.map_err(|what| StdioError::Observation { line, what })?;
-                tell(&decision).map_err(StdioError::Output)?;
+                let answer = text.and_then(|text| session.answer(text));
+                let answer = answer.map_err(|what| StdioError::Observation { line, what })?;
+                tell(&answer).map_err(StdioError::Output)?;
             }
         }
     }
@@ -96,12 +110,11 @@ struct Session {
 
 impl Session {
     fn start(text: &str) -> Result<Self, String> {
-        let value: serde_json::Value = parse(text)?;
+        let value: Value = parse(text)?;
         let start: Start = if value.get("settings").is_some() {
-            serde_json::from_value(value).map_err(|error| error.to_string())?
+            known(value)?
         } else {
-            let settings = serde_json::from_value(value).map_err(|error| error.to_string())?;
-            Start { settings, learned: Learned::default() }
+            Start { settings: known(value)?, learned: Learned::default() }
         };
         check::settings(&start.settings)?;
         check::learned(&start.learned)?;
@@ -109,15 +122,27 @@ impl Session {
         Ok(Self { controller: Controller::new(start.settings, start.learned), pools, before: f64::NEG_INFINITY })
     }
 
-    fn decide(&mut self, text: &str) -> Result<Decision, String> {
+    fn answer(&mut self, text: &str) -> Result<Answer, String> {
+        if text.trim_start() == ASK_LEARNED {
+            return Ok(Answer::Learned { learned: self.controller.learned() });
+        }
         let seen: Observation = parse(text)?;
         check::observation(&seen, &self.pools)?;
         if seen.now < self.before {
             return Err(format!("`now` is {:?}, and was {:?} before", seen.now, self.before));
         }
         self.before = seen.now;
-        Ok(self.controller.decide(&seen))
+        Ok(Answer::Decision(Box::new(self.controller.decide(&seen))))
     }
+}
+
+/// Takes a value none of whose keys is unknown. A server skips those of its file, which a newer one may have written;
+/// a driver must have misspelt it.
+fn known<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    let mut unknown = None;
+    let taken = serde_ignored::deserialize(value, |path| unknown = unknown.take().or(Some(path.to_string())));
+    let taken = taken.map_err(|error: serde_json::Error| error.to_string())?;
+    unknown.map_or(Ok(taken), |path| Err(format!("unknown field `{path}`")))
 }
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -135,8 +160,10 @@ mod tests {
     fn run(lines: &[&str]) -> Result<Vec<Decision>, StdioError<String>> {
         let mut decisions = Vec::new();
         let text = lines.join("\n");
-        serve(text.as_bytes(), |decision| {
-            decisions.push(decision.clone());
+        serve(text.as_bytes(), |answer| {
+            if let Answer::Decision(decision) = answer {
+                decisions.push(Decision::clone(decision));
+            }
             Ok(())
         })?;
         Ok(decisions)
@@ -215,6 +242,8 @@ mod tests {
             ),
             (r#""pools": {"default": {"waits": [[1e308, 60]]}}"#, "pool `default` in `learned`: `waits` is 1e308"),
             (r#""pools": {"default": {"gaps": [-1]}}"#, "`gaps` is -1.0"),
+            (r#""foo": 1"#, "unknown field `learned.foo`"),
+            (r#""pools": {"default": {"wait": []}}"#, "unknown field `learned.pools.default.wait`"),
         ] {
             let line = format!(r#"{{"settings": {SETTINGS}, "learned": {{{learned}}}}}"#);
             let error = run(&[&line]).unwrap_err();
@@ -272,6 +301,30 @@ mod tests {
         let job = r#"{"now": 10, "jobs": [{"id": 1, "phase": "up", "submitted_at": 0, "ends_at": 1e300}]}"#;
         assert_eq!(run(&[&settings, job]).unwrap()[0].numbers.up, 1);
         assert!(run(&[&settings, &job.replace(r#""id""#, r#""pool": "b", "id""#)]).is_ok());
+    }
+
+    #[test]
+    fn what_was_learned_is_said_and_taken_again() {
+        let job = r#"{"now": 50, "classes": [{"name": "a", "durations": {"ended": 3, "mean": 4, "p90": 5, "longest": 6}}],
+            "jobs": [{"id": 1, "phase": "up", "submitted_at": 0, "started_at": 30, "up_at": 42, "idle_since": 45}]}"#;
+        let job = job.replace('\n', " ");
+        let learned = |start: &str, lines: &[&str]| {
+            let mut said = Vec::new();
+            let text = [&[start], lines].concat().join("\n");
+            serve(text.as_bytes(), |answer| {
+                said.push(serde_json::to_value(answer).unwrap());
+                Ok::<(), String>(())
+            })
+            .unwrap();
+            said.pop().unwrap()
+        };
+        let mut first = learned(SETTINGS, &[&job, ASK_LEARNED]);
+        assert_eq!(first["learned"]["pools"]["default"]["waits"], serde_json::json!([[30.0, 0.0]]));
+        assert_eq!(first["learned"]["durations"]["a"]["mean"], 4.0);
+        first["settings"] = serde_json::from_str(SETTINGS).unwrap();
+        let second = learned(&first.to_string(), &[ASK_LEARNED]);
+        assert_eq!(second["learned"], first["learned"]);
+        assert_eq!(learned(&first.to_string(), &[SEEN])["numbers"]["startup"], 12.0);
     }
 
     #[test]

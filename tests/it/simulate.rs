@@ -225,6 +225,13 @@ fn another_simulator_drives_the_same_controller() {
     let broken =
         stdio(&format!("{settings}\n{}\n{{\"now\": \"x\"}}\n", seen[0])).expect(2).says("line 3 is no observation");
     assert_eq!(lines(broken.text()).len(), 1, "what was right before is answered");
+    let asked = stdio(&format!("{settings}\n{}\n\"learned\"\n", seen[1])).expect(0);
+    let learned = &lines(asked.text())[1];
+    assert!(learned["learned"]["pools"]["default"].is_object(), "{learned}");
+    let mut taken = learned.clone();
+    taken["settings"] = serde_json::from_str(settings).unwrap();
+    let again = stdio(&format!("{taken}\n\"learned\"\n")).expect(0);
+    assert_eq!(&lines(again.text())[0], learned);
     stdio("{}").expect(78).says("missing field `min`");
     stdio("").expect(78).says("there is no line");
     stdio(&format!("{settings}\n")).expect(0);
