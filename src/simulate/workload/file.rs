@@ -199,6 +199,11 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(read("\u{feff}{\"tasks\": [{\"id\": 1, \"run_s\": 2}]}").unwrap().tasks.len(), 1);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_workflow_is_said() {
         let tasks = |rows: &str| format!(r#"{{"name": "a", "tasks": [{rows}]}}"#);
         for (text, place, words) in [
