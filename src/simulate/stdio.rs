@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn settings_that_make_no_sense_are_refused_by_their_key() {
         for (more, words) in [
-            (r#""rate_per_minute": 0"#, "`rate_per_minute` is 0.0, not more than 0"),
+            (r#""rate_per_minute": 0"#, "`rate_per_minute` is 0.0: write more than 0"),
             (r#""rate_per_minute": 1e308"#, "`rate_per_minute` is 1e308"),
             (r#""idle_timeout": -1"#, "`idle_timeout` is -1.0, not 0 to"),
             (r#""idle_timeout": 1e308"#, "`idle_timeout` is 1e308"),

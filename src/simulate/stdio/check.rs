@@ -25,10 +25,10 @@ pub(super) fn settings(settings: &Settings) -> Result<(), String> {
         return Err(format!("`max` is {}, more than {JOBS_MAX}", settings.max));
     }
     if !(0.05..=0.95).contains(&settings.efficiency) {
-        return Err(format!("`efficiency` is {}, not 0.05 to 0.95", settings.efficiency));
+        return Err(format!("`efficiency` is {:?}, not 0.05 to 0.95", settings.efficiency));
     }
     if let Some(rate) = settings.rate_per_minute.filter(|rate| !(*rate > 0.0 && *rate <= RATE_MAX)) {
-        return Err(format!("`rate_per_minute` is {rate:?}, not more than 0 and up to {RATE_MAX}"));
+        return Err(format!("`rate_per_minute` is {rate:?}: write more than 0, at most {RATE_MAX}"));
     }
     time("idle_timeout", settings.idle_timeout)?;
     let mut names = BTreeSet::new();

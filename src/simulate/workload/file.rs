@@ -60,7 +60,7 @@ fn parse(input: Input) -> Result<Workload, InputError> {
             return Err(bad(format!("the task {name}: run_s is {seconds}, which is no time")));
         }
         if seconds > RUN_MAX {
-            return Err(bad(format!("the task {name}: run_s is {seconds}, more than 10 years")));
+            return Err(bad(format!("the task {name}: run_s is {seconds:?}, more than 10 years")));
         }
         rows.push(row);
     }
@@ -217,9 +217,9 @@ mod tests {
             (
                 tasks(r#"{"id": 7, "run_s": 3.2e8}"#),
                 "w/flow.json.gz",
-                "with id 7: run_s is 320000000, more than 10 years",
+                "with id 7: run_s is 320000000.0, more than 10 years",
             ),
-            (tasks(r#"{"id": 7, "run_s": 1e300}"#), "w/flow.json.gz", "more than 10 years"),
+            (tasks(r#"{"id": 7, "run_s": 1e300}"#), "w/flow.json.gz", "run_s is 1e300, more than 10 years"),
             (tasks(r#"{"id": 1, "run_s": 1, "parents": [2]}"#), "w/flow.json.gz", "the parent 2, which is not there"),
             (tasks(r#"{"id": 1, "run_s": 1}, {"id": 1, "run_s": 1}"#), "w/flow.json.gz", "two tasks have the id 1"),
             (
