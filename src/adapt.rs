@@ -31,6 +31,9 @@ use std::collections::BTreeMap;
 const LEAD_MIN: f64 = 30.0;
 const LEAD_SHARE: f64 = 0.1;
 
+/// Name of the pool where none is said.
+pub const DEFAULT_POOL: &str = "default";
+
 /// The situation at one moment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -415,7 +418,7 @@ fn one() -> u32 {
 }
 
 fn default_pool() -> String {
-    "default".to_owned()
+    DEFAULT_POOL.to_owned()
 }
 
 fn balanced() -> f64 {

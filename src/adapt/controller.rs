@@ -103,7 +103,7 @@ impl Controller {
     /// Decides what to do now.
     pub fn decide(&mut self, seen: &Observation) -> Decision {
         self.learn(seen);
-        let left = |class: &TaskClass| class.ready + class.waiting > 0;
+        let left = |class: &TaskClass| class.ready > 0 || class.waiting > 0;
         self.work_left = seen.classes.iter().any(left);
         let mut decision = Decision { now: seen.now, ..Decision::default() };
         let wishes = self.wishes(seen, &mut decision);
@@ -268,8 +268,9 @@ impl Controller {
                 number(packing.open(home, pool.whole(), f64::INFINITY, left) as usize)
             };
             let opened = open(&mut packing);
-            sights[home].by_width += opened;
-            sights[home].uncovered += open(&mut started);
+            let sight = &mut sights[home];
+            sight.by_width = sight.by_width.saturating_add(opened);
+            sight.uncovered = sight.uncovered.saturating_add(open(&mut started));
             if opened > 0 {
                 let hosts = self.hosts(wish, sights, now);
                 sights[home].must = sights[home].must.max(wish.class.nodes.max(1).saturating_sub(hosts));
@@ -293,11 +294,14 @@ impl Controller {
     }
 
     fn numbers(&self, wishes: &[Wish<'_>], sights: &[Sight<'_>]) -> Numbers {
-        let sum = |part: fn(&Sight<'_>) -> u32| sights.iter().map(part).sum::<u32>();
+        let sum = |part: fn(&Sight<'_>) -> u32| add_up(sights.iter().map(part));
         let running = |wish: &Wish<'_>| wish.class.running.iter().map(|some| u64::from(some.tasks)).sum::<u64>();
+        let ready = wishes.iter().filter(|wish| wish.home.is_some()).map(|wish| wish.ready);
+        let running = wishes.iter().map(running).fold(0, u64::saturating_add);
         let mut numbers = Numbers {
-            ready: wishes.iter().filter(|wish| wish.home.is_some()).map(|wish| wish.ready).sum(),
-            running: wishes.iter().map(running).sum(),
+            // Both together are a number, too.
+            ready: ready.fold(0, u64::saturating_add).min(u64::MAX - running),
+            running,
             pending: sum(|sight| number(sight.pending.len())),
             started: sum(|sight| number(sight.started.len())),
             up: sum(|sight| number(sight.up.len())),
@@ -353,13 +357,13 @@ impl Controller {
             *wanted = (*wanted).min(budget).max(sight.must);
             budget = budget.saturating_sub(*wanted);
         }
-        let worth: u32 = wanted.iter().sum();
+        let worth = add_up(wanted.iter().copied());
         let must = sights.iter().any(|sight| sight.must > 0);
-        let missing = self.settings.min.saturating_sub(staying + worth);
+        let missing = self.settings.min.saturating_sub(staying.saturating_add(worth));
         if let Some(first) = wanted.first_mut() {
-            *first += missing;
+            *first = first.saturating_add(missing);
         }
-        let wish: u32 = wanted.iter().sum();
+        let wish = add_up(wanted.iter().copied());
         self.refill(seen.now);
         // The minimum waits for nothing but the maximum and the site.
         let below = self.settings.min.saturating_sub(staying);
@@ -476,7 +480,7 @@ impl Controller {
     fn give_up_idle(&mut self, now: f64, wishes: &[Wish<'_>], sights: &[Sight<'_>], decision: &mut Decision) {
         let cancelled = number(decision.cancel.len());
         let staying: u32 = sights.iter().map(Sight::staying).sum();
-        let mut spare = staying.saturating_sub(self.settings.min + cancelled);
+        let mut spare = staying.saturating_sub(self.settings.min.saturating_add(cancelled));
         let mut level = staying - cancelled;
         for (at, sight) in sights.iter().enumerate() {
             let mut idle: Vec<(f64, &JobView)> =
@@ -568,6 +572,11 @@ impl Sight<'_> {
         self.pending_cover = pending.sum();
         self.cover = up.sum::<f64>() + started.sum::<f64>() + self.pending_cover;
     }
+}
+
+/// Adds up numbers of jobs. Those that tasks would fill are as many as the tasks that somebody says there are.
+fn add_up(counts: impl Iterator<Item = u32>) -> u32 {
+    counts.fold(0, u32::saturating_add)
 }
 
 /// Counts of jobs are bounded by the settings' maximum, far below 2³².

@@ -47,6 +47,20 @@ fn asked(decision: &Decision) -> u32 {
 }
 
 #[test]
+fn more_tasks_than_can_be_counted_are_as_many_as_can() {
+    let pools = vec![shape("default", 8), shape("wide", 16)];
+    let settings = Settings { pools, ..settings(2, 2_000_000_000) };
+    let running = vec![RunningTasks { job: 1, tasks: u32::MAX, elapsed: 5.0 }; 2];
+    // The second one fits only the second pool.
+    let all = TaskClass { waiting: u64::MAX, running, ..class(u64::MAX) };
+    let wide = TaskClass { cores: 16, ..all.clone() };
+    let seen = at(50.0, vec![all.clone(), all, wide.clone(), wide], vec![job(1, JobPhase::Up)]);
+    let decision = decide(settings, &seen);
+    assert_eq!(decision.numbers.ready, u64::MAX - decision.numbers.running);
+    assert_eq!(asked(&decision), 1_999_999_999);
+}
+
+#[test]
 fn work_brings_as_many_jobs_as_it_can_fill_and_pay() {
     // 800 minutes of one core are 100 of a job: enough for the width of 100 jobs at 56 s each.
     let decision = decide(settings(0, 500), &at(50.0, vec![class(800)], vec![]));

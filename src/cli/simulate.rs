@@ -103,7 +103,7 @@ fn write(path: &Path, svg: &str) -> Result<(), Problem> {
 
 /// The controller for somebody else's simulator.
 fn drive(context: &Context) -> Result<u8, Problem> {
-    let served = serve(std::io::stdin().lock(), |decision| context.printer.data_json(decision));
+    let served = serve(std::io::stdin().lock(), |answer| context.printer.data_json(answer));
     let problem = |kind, what: String| Problem::new(kind, what).location("standard input");
     match served {
         Ok(()) => Ok(0),

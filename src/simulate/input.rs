@@ -7,6 +7,8 @@ use std::path::Path;
 
 /// Most bytes of a file after decompression; more of it is an accident.
 const BYTES_MAX: u64 = 4 << 30;
+/// What some editors and spreadsheets put before a text to say that it is UTF-8. It is no part of it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a file cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -54,6 +56,9 @@ impl Input {
         let file = path.display().to_string();
         let fail =
             |error: std::io::Error| InputError::new(&file, format!("cannot be read: {error}"), format!("ls -l {file}"));
+        if path.is_dir() {
+            return Err(InputError::new(&file, "it is a folder", "give a file in it"));
+        }
         Self::new(&file, File::open(path).map_err(fail)?)
     }
 
@@ -61,11 +66,14 @@ impl Input {
     pub(super) fn new(file: &str, reader: impl Read + 'static) -> Result<Self, InputError> {
         let mut reader = BufReader::with_capacity(1 << 16, reader);
         let gzip = reader.fill_buf().map_err(|error| unreadable(file, &error))?.starts_with(&[0x1f, 0x8b]);
-        let reader: Box<dyn BufRead> = if gzip {
+        let mut reader: Box<dyn BufRead> = if gzip {
             Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader).take(BYTES_MAX)))
         } else {
             Box::new(reader.take(BYTES_MAX))
         };
+        if reader.fill_buf().map_err(|error| unreadable(file, &error))?.starts_with(BYTE_ORDER_MARK) {
+            reader.consume(BYTE_ORDER_MARK.len());
+        }
         Ok(Self { file: file.to_owned(), reader })
     }
 

@@ -143,6 +143,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
     let swf = write("bad.swf", "; MaxProcs: 4\n1 2 3\n");
     let flow = write("bad.json", r#"{"name": "a", "tasks": [{"id": 1, "run_s": 1, "parents": [1]}]}"#);
     let half = write("half.json", "{\n\"tasks\": [\n");
+    let folder = bed.work.display().to_string();
     for (words, says) in [
         (&["--trace", &csv][..], format!("{csv}:4")),
         (&["--trace", &csv], "run_s: `x` is no number".to_owned()),
@@ -155,9 +156,30 @@ fn what_is_wrong_is_said_with_file_and_line() {
         (&["--workload", "burst:none"], "`none` is no number of tasks".to_owned()),
         (&["--policy", "best"], "there is no policy `best`".to_owned()),
         (&["--queue", "easy"], "needs a log".to_owned()),
-        (&["--queue", "fifo"], "no model of a queue".to_owned()),
         (&["--trace", &fixture("traces/small.swf"), "--queue", "constant:1s"], "takes no log".to_owned()),
         (&["--min", "9", "--max", "3"], "--min 9 is more than --max 3".to_owned()),
+        (&["--queue", "constant:-5s"], "\"-5s\" is negative: write a duration like".to_owned()),
+        (&["--startup", "2m", "--walltime", "2m"], "over before they could take a task".to_owned()),
+        (&["--queue", "fifo"], "no model of a queue: constant:10s".to_owned()),
+        (&["--trace", &folder], "it is a folder".to_owned()),
+        (&["--workload", &folder], "it is a folder".to_owned()),
+        (&["--seed", "18446744073709551615", "--seeds", "2"], "no 2 seeds from 18446744073709551615 on".to_owned()),
+        (&["--seed", "18446744073709551615", "--seeds", "2"], "--seed 18446744073709551614 at most".to_owned()),
+        (&["--vanish", "-0.1"], "a number from 0 to 1".to_owned()),
+        (&["--efficiency", "-0.5"], "a number from 0.05 to 0.95".to_owned()),
+        (&["--seed", "-1"], "a whole number from 0 to 18446744073709551615".to_owned()),
+        (&["--seeds", "-1"], "-1 is not in 1..=10000".to_owned()),
+        (&["--min", "-1"], "-1 is not in 0..".to_owned()),
+        (&["--max", "-1"], "-1 is not in 1..=100000".to_owned()),
+        (&["--max-pending", "-1"], "-1 is not in 0..".to_owned()),
+        (&["--idle-timeout", "-5m"], "\"-5m\" is negative".to_owned()),
+        (&["--blind", "-5m"], "\"-5m\" is negative".to_owned()),
+        (&["--walltime", "-5m"], "\"-5m\" is negative".to_owned()),
+        (&["--memory", "-5GB"], "-5GB".to_owned()),
+        (&["--rate", "-3/min"], "a number from 0.01".to_owned()),
+        (&["--stdio", "--max", "3"], "'--stdio' cannot be used with '--max <N>'".to_owned()),
+        (&["--stdio", "--workload", "foo"], "'--stdio' cannot be used with '--workload <WORKLOAD>...'".to_owned()),
+        (&["--stdio", "--vanish", "0.1"], "'--stdio' cannot be used with '--vanish <SHARE>'".to_owned()),
         (&["--walltime", "90"], "has no unit".to_owned()),
         (&["--memory", "90"], "has no unit".to_owned()),
         (&["--vanish", "1.5"], "a number from 0 to 1".to_owned()),
@@ -204,6 +226,13 @@ fn another_simulator_drives_the_same_controller() {
     let broken =
         stdio(&format!("{settings}\n{}\n{{\"now\": \"x\"}}\n", seen[0])).expect(2).says("line 3 is no observation");
     assert_eq!(lines(broken.text()).len(), 1, "what was right before is answered");
+    let asked = stdio(&format!("{settings}\n{}\n\"learned\"\n", seen[1])).expect(0);
+    let learned = &lines(asked.text())[1];
+    assert!(learned["learned"]["pools"]["default"].is_object(), "{learned}");
+    let mut taken = learned.clone();
+    taken["settings"] = serde_json::from_str(settings).unwrap();
+    let again = stdio(&format!("{taken}\n\"learned\"\n")).expect(0);
+    assert_eq!(&lines(again.text())[0], learned);
     stdio("{}").expect(78).says("missing field `min`");
     stdio("").expect(78).says("there is no line");
     stdio(&format!("{settings}\n")).expect(0);

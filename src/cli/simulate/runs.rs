@@ -103,12 +103,17 @@ impl Plan {
             let fix = "a longer --walltime, or a shorter --startup";
             return Err(usage(what, "--walltime").fix(fix));
         }
+        let more = u64::from(args.seeds) - 1;
+        let last = args.seed.checked_add(more).ok_or_else(|| {
+            usage(format!("there are no {} seeds from {} on", args.seeds, args.seed), "--seeds")
+                .fix(format!("--seed {} at most", u64::MAX - more))
+        })?;
         let plan = Self {
             sources: sources(args)?,
             loads: args.workload.iter().map(|text| load(text)).collect::<Result<_, _>>()?,
             policies: policies(&args.policy)?,
             efficiencies: cluster.efficiency.clone(),
-            seeds: (0..args.seeds).map(|more| args.seed.wrapping_add(more)).collect(),
+            seeds: (args.seed..=last).collect(),
             settings: settings(cluster, args.seed),
             startup: cluster.startup,
             faults: Faults {

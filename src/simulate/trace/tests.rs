@@ -51,6 +51,17 @@ fn compressed_or_not_is_the_same() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped() {
+    let csv = "submit_s,wait_s,run_s,procs,requested_s\n0,1,2,3,4\n";
+    for text in [SWF, csv, &format!("# MaxProcs: 4\n{csv}")] {
+        let want = Log::from_bytes("log", text);
+        let marked = format!("\u{feff}{text}");
+        assert_eq!(Log::from_bytes("log", gzip(&marked)), want);
+        assert_eq!(Log::from_bytes("log", marked), want);
+    }
+}
+
+#[test]
 fn csv_is_read_by_the_names_of_its_columns() {
     let text = "# MaxProcs: 100\n# Acknowledge: Lars: and others\n\nsubmit_s,user,wait_s,run_s,procs,requested_s\n\
         5,x,20,110,32,-1\n# in between\n\n0,\"y,z\",1,2,3,4\n";
@@ -96,7 +107,8 @@ fn a_bad_line_is_named() {
     }
     let error = Log::read(Path::new("/no/such/log")).unwrap_err();
     assert!(error.what.contains("No such file"), "{error}");
-    assert!(Log::read(Path::new("/")).is_err());
+    let error = Log::read(Path::new("/")).unwrap_err();
+    assert_eq!((error.what.as_str(), error.fix.as_str()), ("it is a folder", "give a file in it"));
 }
 
 #[test]

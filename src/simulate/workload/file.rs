@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// Most tasks of a workflow.
 const TASKS_MAX: usize = 5_000_000;
+/// Longest run in seconds: 10 years. The times of all tasks of a workflow add up in milliseconds.
+const RUN_MAX: f64 = 3652.5 * 86_400.0;
 
 #[derive(Deserialize)]
 struct Graph {
@@ -56,6 +58,9 @@ fn parse(input: Input) -> Result<Workload, InputError> {
         let seconds = row.run_s;
         if !seconds.is_finite() || seconds < 0.0 {
             return Err(bad(format!("the task {name}: run_s is {seconds}, which is no time")));
+        }
+        if seconds > RUN_MAX {
+            return Err(bad(format!("the task {name}: run_s is {seconds:?}, more than 10 years")));
         }
         rows.push(row);
     }
@@ -194,6 +199,11 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(read("\u{feff}{\"tasks\": [{\"id\": 1, \"run_s\": 2}]}").unwrap().tasks.len(), 1);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_workflow_is_said() {
         let tasks = |rows: &str| format!(r#"{{"name": "a", "tasks": [{rows}]}}"#);
         for (text, place, words) in [
@@ -204,6 +214,12 @@ mod tests {
             (tasks(r#"{"id": 1, "parents": []}"#), "w/flow.json.gz", "with id 1: missing field `run_s`"),
             (tasks(r#"{"run_s": 1}"#), "w/flow.json.gz", "number 1: missing field `id`"),
             (tasks(r#"{"id": 1, "run_s": -1}"#), "w/flow.json.gz", "with id 1: run_s is -1"),
+            (
+                tasks(r#"{"id": 7, "run_s": 3.2e8}"#),
+                "w/flow.json.gz",
+                "with id 7: run_s is 320000000.0, more than 10 years",
+            ),
+            (tasks(r#"{"id": 7, "run_s": 1e300}"#), "w/flow.json.gz", "run_s is 1e300, more than 10 years"),
             (tasks(r#"{"id": 1, "run_s": 1, "parents": [2]}"#), "w/flow.json.gz", "the parent 2, which is not there"),
             (tasks(r#"{"id": 1, "run_s": 1}, {"id": 1, "run_s": 1}"#), "w/flow.json.gz", "two tasks have the id 1"),
             (
