@@ -86,7 +86,18 @@ async fn offer() -> Result<site::Offer, BackendError> {
         let answer = run(Verb::List, &Call::new("qconf").args(["-sp", name])).await?;
         environments.extend(site::pe(&answer.stdout));
     }
+    // Those that no queue offers run nothing.
+    let anywhere: BTreeSet<_> = queues().await.unwrap_or_default().iter().flat_map(site::offered).collect();
+    environments.retain(|pe: &site::Pe| anywhere.is_empty() || anywhere.contains(&pe.name));
     Ok(site::Offer { environments, memory, gpu })
+}
+
+/// The settings of all queues.
+async fn queues() -> Result<Vec<BTreeMap<String, String>>, BackendError> {
+    let names = run(Verb::List, &Call::new("qconf").arg("-sql")).await?.stdout;
+    let names: Vec<_> = names.split_whitespace().take(OBJECTS_LIMIT).collect();
+    let answer = run(Verb::List, &Call::new("qconf").args(["-sq", &names.join(",")])).await?;
+    Ok(site::queues(&answer.stdout))
 }
 
 /// The parallel environments of the queue that is asked for; empty where that is no queue's name.
@@ -201,9 +212,18 @@ impl Sge {
     /// takes the first alone (8.1.9).
     async fn ended(&self) -> Result<Vec<Observation>, BackendError> {
         let names = format!("dc{}-*", self.home.id4);
-        let call = Call::new("qacct").args(of_user("-o")).args(["-d", ACCOUNTING_DAYS, "-j", &names]);
-        let call = call.timeout(ACCOUNTING_TIMEOUT);
-        let answer = match call.run().await {
+        let call = |by_end: Option<&str>| {
+            let call = Call::new("qacct").args(of_user("-o")).args(by_end);
+            call.args(["-d", ACCOUNTING_DAYS, "-j", &names]).timeout(ACCOUNTING_TIMEOUT)
+        };
+        // Of days in which jobs ended, not began; not all know that.
+        let (mut call, other) = (call(Some("-E")), call(None));
+        let mut answer = call.run().await;
+        if answer.as_ref().is_ok_and(errors::no_such_option) {
+            answer = other.run().await;
+            call = other;
+        }
+        let answer = match answer {
             Err(CallError::Missing { .. }) => return Ok(Vec::new()),
             Ok(answer) if errors::not_accounted(&answer) => return Ok(Vec::new()),
             answer => batch::judge(Verb::Account, &call, answer, errors::classify)?,
@@ -224,8 +244,11 @@ impl Sge {
         let call =
             Call::new("qsub").args(SUBMIT_OPTIONS).args(["-w", "v"]).arg("-wd").arg(&self.home.folder).arg(script);
         let Ok(answer) = call.run().await else { return error };
-        let words = parse::never_runs(&answer.stderr);
-        if words.is_empty() { error } else { BackendError { says: batch::bounded(&words), ..error } }
+        match parse::never_runs(&answer.stderr) {
+            // Of no queue it says why not: there are no hosts just now.
+            words if words.is_empty() => BackendError { class: ErrorClass::Transient, ..error },
+            words => BackendError { says: batch::bounded(&words), ..error },
+        }
     }
 }
 
@@ -253,7 +276,12 @@ impl Backend for Sge {
         written.map_err(|error| call.error(ErrorClass::Transient, &error.to_string(), None))?;
         let answer = match call.run().await {
             // A wrapper failed after the real one had done its work.
-            Ok(answer) if answer.exit != Exit::Code(0) && parse::submitted_id(&answer.stdout).is_some() => {
+            // Or a warning of its own counted as a failure (`-w w` in the pool's directives).
+            Ok(answer)
+                if answer.exit != Exit::Code(0)
+                    && (parse::submitted_id(&answer.stdout).is_some()
+                        || answer.stderr.contains("has been submitted")) =>
+            {
                 let says = format!("it failed, and yet said {:?}: {}", answer.stdout.trim(), answer.stderr);
                 return Err(call.error(ErrorClass::Ambiguous, &says, None));
             }
@@ -306,11 +334,7 @@ impl Backend for Sge {
             Ok::<_, BackendError>(run(Verb::List, &call).await?.stdout)
         };
         let (memory, gpu) = site::resources(&text(&["-sc"]).await?);
-        let names = text(&["-sql"]).await?;
-        let mut queues = Vec::new();
-        for name in names.split_whitespace().take(OBJECTS_LIMIT) {
-            queues.extend(site::queues(&text(&["-sq", name]).await?));
-        }
+        let queues = queues().await?;
         let names = text(&["-sel"]).await?;
         let mut hosts = Vec::new();
         // Of a few of many hosts nothing follows.

@@ -9,6 +9,8 @@ const WAIT: &str = "Grid Engine's master does not answer; `qping` and `qstat -g 
 const SETTINGS: &str = "load Grid Engine's module, or source its settings.sh, in the shell that runs dcluster";
 const DIRECTIVE: &str = "correct the pool's directives; `dcluster render` shows the script";
 const LESS: &str = "ask for less: `qhost -F slots,h_vmem` shows the hosts, `qconf -sq QUEUE` the limits of a queue (h_rt, h_vmem, pe_list)";
+const VERIFIER: &str = "the site verifies jobs by a program of its own (JSV): ask the administrators if it lasts";
+const HOST: &str = "this host may not submit: bring the cluster up on one that `qconf -ss` lists";
 const FEWER: &str = "the site's limit on jobs is reached; fewer jobs fit until some end";
 
 /// First match wins.
@@ -29,6 +31,14 @@ const ROWS: &[Row] = {
         ("unable to read qmaster name", Transient, SETTINGS),
         ("SGE_ROOT", Transient, SETTINGS),
         ("cell directory", Transient, SETTINGS),
+        // The master's disk is full, or the site's verifier (JSV) does not run, or says later.
+        ("be written", Transient, "Grid Engine's master cannot write: tell the administrators if it lasts"),
+        ("temporarily rejected", Transient, VERIFIER),
+        ("can't be started", Transient, VERIFIER),
+        ("start of JSV", Transient, VERIFIER),
+        ("unable to send data to JSV", Transient, VERIFIER),
+        // Perhaps there are no hosts just now.
+        ("not allowed to run in any queue", Transient, "`qstat -g c` lists the queues, and how many slots they have"),
         // What will never fit.
         ("no suitable queues", Permanent, LESS),
         ("unknown queue", Permanent, "give another --queue: `qstat -g c` lists the queues"),
@@ -45,7 +55,9 @@ const ROWS: &[Row] = {
         ("is not a memory value", Permanent, DIRECTIVE),
         ("invalid option", Permanent, DIRECTIVE),
         ("Unable to read script file", Permanent, "the cluster's folder must be readable"),
-        ("no submit host", Permanent, "this host may not submit: bring the cluster up on one that `qconf -ss` lists"),
+        ("no submit host", Permanent, HOST),
+        ("not a submit host", Permanent, HOST),
+        ("neither submit nor admin host", Permanent, HOST),
         ("is not a valid object name", Permanent, DIRECTIVE),
         ("access denied", Permanent, "this user may not use that queue or project: ask the administrators"),
         ("has no permission", Permanent, "this user may not use that queue or project: ask the administrators"),
@@ -75,6 +87,11 @@ pub fn classify(verb: Verb, answer: &Answer) -> (ErrorClass, Option<String>) {
         (None, ..) => ErrorClass::Transient,
     };
     (class, row.map(|(_, _, fix)| (*fix).to_owned()))
+}
+
+/// Returns whether `qacct` says how it is used, as it does where it does not know an option (8.1.9).
+pub fn no_such_option(answer: &Answer) -> bool {
+    answer.exit != Exit::Code(0) && (answer.stderr.contains("usage: qacct") || answer.stdout.contains("usage: qacct"))
 }
 
 /// Returns whether `qacct` says that it knows nothing of the jobs, or that there is no accounting to read.
@@ -180,6 +197,16 @@ mod tests {
             (Verb::Submit, 3, "err: wrapper: something", Ambiguous),
             (Verb::Cancel, 1, "", Transient),
             (Verb::Submit, 1, "err: denied: host \"n01\" is no submit host", Permanent),
+            (Verb::Submit, 1, "err: Unable to run job: denied: host \"n01\" is not a submit host.", Permanent),
+            (Verb::List, 1, "err: error: denied: host \"n01\" is neither submit nor admin host", Permanent),
+            (
+                Verb::Submit,
+                1,
+                "err: Unable to run job: job 12 was rejected because it can't be written: No space left on device.",
+                Transient,
+            ),
+            (Verb::Submit, 1, "err: Unable to run job: JSV temporarily rejected job.", Transient),
+            (Verb::Submit, 1, "err: Unable to run job: bob's job is not allowed to run in any queue.", Transient),
         ] {
             assert_eq!(classify(verb, &answer(code, text)).0, class, "{text}");
         }

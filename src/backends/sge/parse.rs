@@ -282,7 +282,15 @@ pub fn never_runs(stderr: &str) -> String {
 /// Returns the lines of a `qdel` that say more than that a job is, will be, or was gone. It says everything on
 /// stdout, and fails when one of many jobs has ended.
 pub fn not_deleted(stdout: &str) -> Vec<&str> {
-    let fine = ["has deleted", "has registered", "already in deletion", "does not exist", "forced the deletion"];
+    let fine = [
+        "has deleted",
+        "has registered",
+        "already in deletion",
+        "does not exist",
+        // All of `71.1-3`.
+        "comprises no tasks",
+        "forced the deletion",
+    ];
     let lines = stdout.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.filter(|line| !fine.iter().any(|text| line.contains(text))).collect()
 }

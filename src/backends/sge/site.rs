@@ -55,7 +55,8 @@ pub struct Resource {
 /// A parallel environment (sge_pe(5)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pe {
-    name: String,
+    /// Its name.
+    pub name: String,
     slots: u32,
     rule: String,
     open: bool,
@@ -71,6 +72,8 @@ struct Complex<'a> {
 /// Names under which sites know memory, the likeliest first. Of these one that is counted down is taken; else
 /// h_vmem, which every Grid Engine has.
 const MEMORY: [&str; 8] = ["h_vmem", "m_mem_free", "mem_free", "h_rss", "virtual_free", "s_vmem", "mem", "memory"];
+/// Resources that each queue has, with or without a limit (queue_conf(5)).
+const QUEUE_RESOURCES: [&str; 6] = ["slots", "h_vmem", "s_vmem", "h_rss", "s_rss", "h_data"];
 /// Names under which sites know GPUs.
 const GPU: [&str; 5] = ["gpu", "gpus", "ngpus", "gpu_card", "ngpu"];
 /// Names that sites like to give to an environment on one host.
@@ -170,7 +173,14 @@ pub fn queue_limits(
     summary: &str,
     max_jobs: Option<u32>,
 ) -> Vec<Queue> {
-    let of_hosts = |name: &str| hosts.iter().filter_map(|host| capacity(host, name)).max();
+    let of_hosts = |name: &str| {
+        let values = hosts.iter().map(|host| capacity(host, name));
+        // A host that does not say bounds nothing; what is no queue's either it does not have.
+        match QUEUE_RESOURCES.contains(&name) {
+            true => values.collect::<Option<Vec<_>>>()?.into_iter().max(),
+            false => values.flatten().max(),
+        }
+    };
     let host_slots = of_hosts("slots");
     let of_resource = |resource: Option<&Resource>| resource.and_then(|resource| of_hosts(&resource.name));
     let (host_memory, host_gpus) = (of_resource(memory), of_resource(gpu));
@@ -324,6 +334,13 @@ mod tests {
         };
         assert_eq!(all[1], short);
         assert_eq!((all[0].name.as_str(), all[0].max_walltime_seconds), ("all.q", None));
+        // A host of which only the queue says how much of it is used.
+        let plain = settings("hostname n02\ncomplex_values NONE\n");
+        let hosts = [settings(include_str!("../../../tests/fixtures/sge/qconf_se.out")), plain];
+        let gpu = Resource { name: "gpu".to_owned(), per_slot: true };
+        let with = settings("hostname n03\ncomplex_values gpu=4\n");
+        let all = queue_limits(&queues, &[&hosts[..], &[with]].concat(), (Some(&memory), Some(&gpu)), summary, None);
+        assert_eq!((all[1].max_memory_bytes, all[1].max_gpus), (None, Some(4)));
         let down = summary.replace("16     16      0      0", "0     16      0     16");
         assert!(closed(&down, "all.q").unwrap().contains("16 slots"), "{down}");
     }

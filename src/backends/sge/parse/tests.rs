@@ -237,7 +237,7 @@ fn what_never_runs_names_the_limit() {
 #[test]
 fn qdel_speaks_on_stdout() {
     let fine = "hpc has registered the job 45 for deletion\ndenied: job \"99999\" does not exist\njob 43 is already in deletion\n\
-        hpc has deleted job-array tasks 21-23:1 of job 43\n";
+        hpc has deleted job-array tasks 21-23:1 of job 43\ndenied: job \"71\" task id range \"1-3:1\" comprises no tasks\n";
     assert_eq!(not_deleted(fine), Vec::<&str>::new());
     let refused = "hpc - you do not have the necessary privileges to delete the job \"62\"";
     assert_eq!(not_deleted(&format!("{fine}{refused}\n")), [refused]);
