@@ -304,7 +304,10 @@ impl Answer {
     /// Returns what the command said of a failure: its diagnostics, else its output, else how it ended.
     pub fn says(&self) -> String {
         match (self.stderr.trim(), self.stdout.trim()) {
-            ("", "") => format!("{:?} and no word", self.exit),
+            ("", "") => match self.exit {
+                Exit::Code(code) => format!("exit code {code} and no word"),
+                Exit::Signal(signal) => format!("killed by signal {signal}, without a word"),
+            },
             ("", out) => out.to_owned(),
             (err, _) => err.to_owned(),
         }
@@ -515,7 +518,7 @@ mod tests {
         assert_eq!((missing.class, missing.fix.is_some()), (ErrorClass::Permanent, true));
         let silent = Answer { exit: Exit::Code(3), stdout: String::new(), stderr: String::new() };
         let failed = judge(Verb::List, &call, Ok(silent), classify).unwrap_err();
-        assert_eq!((failed.class, failed.says.as_str()), (ErrorClass::Limit, "Code(3) and no word"));
+        assert_eq!((failed.class, failed.says.as_str()), (ErrorClass::Limit, "exit code 3 and no word"));
     }
 
     #[test]

@@ -48,12 +48,16 @@ pub fn fit(pool: &PoolSpec, site: &Site) -> Fit {
     if asked.contains(['@', '*', '?', '[', '!']) {
         return Fit::Fits;
     }
-    let mut misfit = None;
-    // Slurm and LSF take a list, and use any of it: `a,b` and `a b`.
+    // Slurm and LSF take a list, and use any of it: `a,b` and `a b`; one that is not there spoils it.
+    let mut queues = Vec::new();
     for name in asked.split([',', ' ']).filter(|name| !name.is_empty()) {
-        let Some(queue) = site.queues.iter().find(|queue| queue.name == name) else {
-            return Fit::Never(unknown(name, pool, site));
-        };
+        match site.queues.iter().find(|queue| queue.name == name) {
+            Some(queue) => queues.push(queue),
+            None => return Fit::Never(unknown(name, pool, site)),
+        }
+    }
+    let mut misfit = None;
+    for queue in queues {
         match one(pool, queue) {
             None => return Fit::Fits,
             Some((what, why, less)) => misfit = misfit.or(Some(Misfit { what, why, fix: advice(less, pool, site) })),
@@ -254,6 +258,10 @@ mod tests {
             (
                 pool(Some("gpu"), 1),
                 "there is no queue \"gpu\" | the queues are debug, regular, shut | --queue with one of debug, regular",
+            ),
+            (
+                pool(Some("regular,nosuch"), 1),
+                "there is no queue \"nosuch\" | the queues are debug, regular, shut | --queue with one of debug, regular",
             ),
             (
                 pool(Some("shut"), 1),

@@ -327,7 +327,10 @@ impl Backend for Lsf {
         // Where it does not answer, only the queues' own limits are known.
         let lshosts = run(Verb::List, &call("lshosts").arg("-w")).await.map(|answer| answer.stdout).unwrap_or_default();
         let (slots, memory) = (site::host_slots(&bhosts), site::host_memory(&lshosts));
-        let mut queues = site::queues(&bqueues, site::default_queue(&bparams));
+        // A static build knows no directory service, `id` does.
+        let user = Call::new("id").arg("-un").run().await.ok().map(|answer| answer.stdout.trim().to_owned());
+        let user = user.as_deref().filter(|user| !user.is_empty());
+        let mut queues = site::queues(&bqueues, site::default_queue(&bparams), user);
         for queue in &mut queues {
             queue.max_cores = [queue.max_cores, slots].into_iter().flatten().min();
             queue.max_memory_bytes = [queue.max_memory_bytes, memory].into_iter().flatten().min();

@@ -25,6 +25,7 @@ use script::Tongue;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Most elements of an array we ask for.
 const ARRAY_LIMIT: u32 = 1000;
@@ -34,6 +35,9 @@ const IDS_LIMIT: usize = 200;
 const ARRAYS_LIMIT: usize = 20;
 /// Finished jobs of the user that are looked through for ours, the newest: history may go back for weeks.
 const HISTORY_LIMIT: usize = 1000;
+
+/// Time for the list of all nodes: less than a caller has for all that the site says.
+const NODES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Variables that would change what we ask for: another prefix of directives (qsub(1B)).
 const FOREIGN: &[&str] = &["PBS_DPREFIX"];
@@ -244,12 +248,14 @@ impl Backend for Pbs {
         let version = self.version().await?;
         let server = self.server().await?;
         let queues = run(Verb::List, &call("qstat").args(["-Q", "-f"])).await?;
-        // Not everybody may see the nodes everywhere.
-        let nodes = run(Verb::List, &call("pbsnodes").arg(if version.torque { "-a" } else { "-av" })).await;
+        // Not everybody may see the nodes everywhere, and of many they come slowly: the queues are worth more.
+        let nodes = call("pbsnodes").arg(if version.torque { "-a" } else { "-av" }).timeout(NODES_TIMEOUT);
+        let nodes = run(Verb::List, &nodes).await;
         let nodes = nodes.map_or_else(|_| String::new(), |answer: Answer| answer.stdout);
         let queues = site::queues(&queues.stdout, &server, &nodes, &self.user().await?);
         let past = call("qselect").args(["-x", "-u", "root"]).run().await;
-        let accounting = past.ok().filter(|_| !version.torque).map(|answer| !errors::no_history(&answer.stderr));
+        let past = past.ok().filter(|answer| !version.torque && answer.exit == Exit::Code(0));
+        let accounting = past.map(|answer| !errors::no_history(&answer.stderr));
         let name = if version.torque { "torque" } else { "pbs" };
         Ok(Site { version: format!("{name} {}", version.number).trim().to_owned(), queues, accounting })
     }

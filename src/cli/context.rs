@@ -19,6 +19,7 @@ use anstream::ColorChoice;
 use nix::sys::resource::{Resource, getrlimit};
 use std::future::Future;
 use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What every command has at hand.
 pub struct Context {
@@ -122,7 +123,8 @@ impl Context {
         (face(self.printer, self.progress, around), around.unicode)
     }
 
-    /// Runs an asynchronous command; Ctrl-C ends it with `interrupted`.
+    /// Runs an asynchronous command; Ctrl-C or SIGTERM ends it with `interrupted`, and with it the batch system's
+    /// commands that it has started.
     pub fn block_on<T>(
         &self,
         work: impl Future<Output = Result<T, Problem>>,
@@ -133,9 +135,17 @@ impl Context {
             .build()
             .map_err(|error| Problem::new(Kind::Internal, "cannot start the event loop").says(error.to_string()))?;
         let result = runtime.block_on(async {
+            let terminate = signal(SignalKind::terminate());
+            let terminated = async {
+                match terminate {
+                    Ok(mut terminate) => terminate.recv().await,
+                    Err(_) => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 done = work => done,
                 _ = tokio::signal::ctrl_c() => Err(interrupted()),
+                _ = terminated => Err(interrupted()),
             }
         });
         runtime.shutdown_background();

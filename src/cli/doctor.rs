@@ -83,7 +83,8 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<u8, Problem> {
     }
     let found = done?;
     let checks = doctor.checks;
-    let saved = if args.save { save(&checks, &found, &resolved, context)? } else { None };
+    // What was found is told even if it cannot be kept.
+    let saved = if args.save { save(&checks, &found, &resolved, context) } else { Ok(None) };
     if context.printer.json {
         let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
         context.printer.data_json(&json!({
@@ -91,7 +92,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<u8, Problem> {
             "verdict": worst,
             "checks": checks,
             "site": found.site,
-            "saved": saved,
+            "saved": saved.as_ref().ok(),
         }))?;
     }
     let number = |verdict| checks.iter().filter(|check| check.verdict == verdict).count() as u64;
@@ -100,6 +101,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<u8, Problem> {
         (0, warned) => format!("nothing failed; {} may surprise you", count(warned, "thing")),
         (failed, _) => format!("{} failed", count(failed, "check")),
     });
+    saved?;
     Ok(exit_code(&checks))
 }
 

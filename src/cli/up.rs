@@ -207,7 +207,8 @@ async fn check_site(folder: &Folder, spec: &Spec, context: &Context) -> Result<(
     }
     let answer = site_of(folder, spec).await;
     if let Err(error) = &answer {
-        context.printer.detail(&format!("{} does not say its limits: {error}", spec.backend.title()));
+        let silent = format!("{} does not say its limits, so none are checked: {error}", spec.backend.title());
+        context.printer.note(&silent);
     }
     let live = answer.is_ok();
     let saved = || context.variables.saved_config().and_then(|path| saved_site(&path)).unwrap_or_default();

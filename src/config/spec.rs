@@ -68,7 +68,8 @@ impl BackendKind {
         match self {
             Self::Local => &[],
             Self::Slurm => &["sbatch", "squeue", "scancel"],
-            Self::Pbs | Self::Sge => &["qsub", "qstat", "qdel"],
+            Self::Pbs => &["qsub", "qstat", "qdel", "qselect"],
+            Self::Sge => &["qsub", "qstat", "qdel"],
             Self::Lsf => &["bsub", "bjobs", "bkill"],
             Self::Oar => &["oarsub", "oarstat", "oardel"],
             Self::Condor => &["condor_submit", "condor_q", "condor_rm"],

@@ -152,9 +152,16 @@ fn network(outcome: &Outcome, reached: &[&Reached], spec: &Spec, interfaces: &In
             Check::fail(Kind::Unreachable, "network", "a job reaches this host at none of its addresses", fix)
         }
         (Some(good), Err(asked)) => {
+            let fix = match interface_of(good.ip(), interfaces) {
+                Some(name) => format!(
+                    "take it out of the configuration (`dcluster config show` says where it stands); what the doctor \
+                     saved is replaced by `dcluster doctor --save --interface {name}`"
+                ),
+                None => "take it out of the configuration: `dcluster config show` says where it stands".to_owned(),
+            };
             let says =
                 format!("a job does not reach {asked}, which the configuration names; it reaches {}", word(good));
-            Check::fail(Kind::Config, "network", says, "take it out of the configuration, or `dcluster doctor --save`")
+            Check::fail(Kind::Config, "network", says, fix)
         }
         (Some(_), Ok(())) => match named {
             Some(name) if spec.interface.is_none() && spec.address.is_none() => {
@@ -250,6 +257,10 @@ fn signals(outcome: &Outcome, backend: BackendKind) -> Check {
                 _ => "tasks cannot clean up when a job is cancelled: keep what matters on the shared file system",
             };
             Check::warn("signals", format!("a cancelled job is killed without a warning (over after {took})"), fix)
+        }
+        // That it is not seen to be over is said elsewhere.
+        (names, _) if outcome.left.is_some() => {
+            Check::ok("signals", format!("a cancelled job gets {}", names.join(", ")))
         }
         (names, _) => {
             Check::ok("signals", format!("a cancelled job gets {}, and was over after {took}", names.join(", ")))

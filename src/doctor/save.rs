@@ -57,7 +57,9 @@ impl Profile {
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Problem> {
         let failed = |error: std::io::Error| {
-            Problem::new(Kind::Failed, format!("cannot write {}", path.display())).says(error.to_string())
+            Problem::new(Kind::Failed, format!("cannot write {}", path.display())).says(error.to_string()).fix(
+                "the folder is $XDG_CONFIG_HOME/dcluster, else ~/.config/dcluster: make it one that can be written",
+            )
         };
         if let Some(folder) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;

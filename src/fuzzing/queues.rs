@@ -119,7 +119,7 @@ pub fn lsf(data: &[u8]) {
     site::version(&text);
     site::host_slots(&text);
     site::host_memory(&text);
-    offered(&site::queues(&text, site::default_queue(&text)));
+    offered(&site::queues(&text, site::default_queue(&text), Some("me")));
 }
 
 /// What the commands of OAR print.

@@ -114,8 +114,9 @@ fn size(text: &str) -> Option<u64> {
     (bytes.is_finite() && bytes < 1e18).then_some(bytes as u64)
 }
 
-/// Returns the queues of `bqueues -l`. `default` is the name of the queue that a job gets which names none.
-pub fn queues(bqueues: &str, default: Option<&str>) -> Vec<Queue> {
+/// Returns the queues of `bqueues -l`. `default` is the name of the queue that a job gets which names none, `user` who
+/// asks.
+pub fn queues(bqueues: &str, default: Option<&str>, user: Option<&str>) -> Vec<Queue> {
     let mut queues: Vec<Queue> = Vec::new();
     let mut defaults = false;
     let lines: Vec<&str> = bqueues.lines().collect();
@@ -137,10 +138,22 @@ pub fn queues(bqueues: &str, default: Option<&str>) -> Vec<Queue> {
                 queue.closed = status.starts_with("Closed").then(|| bounded(status));
             }
             text if text.ends_with("This is the default queue.") && default.is_none() => queue.is_default = true,
-            text => limits(queue, text, below, defaults),
+            text => match text.strip_prefix("USERS:") {
+                Some(users) if user.is_some_and(|user| !may_use(users, user)) => {
+                    queue.closed = queue.closed.take().or(Some(bounded(&format!("only for {}", users.trim()))));
+                }
+                _ => limits(queue, text, below, defaults),
+            },
         }
     }
     queues
+}
+
+/// Whether somebody may be one of the users of a queue: `all users`, or names; who is in a group (`staff/`) or left out
+/// of one (`~`) is not known here.
+fn may_use(users: &str, user: &str) -> bool {
+    let mut names = users.split_whitespace().peekable();
+    names.peek().is_none() || names.any(|name| name == user || name == "all" || name.contains(['/', '~']))
 }
 
 /// A line of names, each at the column of its value in the line below it: ` RUNLIMIT                 PROCLIMIT`.
@@ -214,12 +227,12 @@ mod tests {
 
     #[test]
     fn queues_with_limits() {
-        let all = queues(include_str!("../../../tests/fixtures/lsf/bqueues_l_all.out"), Some("normal"));
+        let all = queues(include_str!("../../../tests/fixtures/lsf/bqueues_l_all.out"), Some("normal"), Some("me"));
         insta::assert_debug_snapshot!(all.iter().map(line).collect::<Vec<_>>(), @r###"
         [
             "short closed None walltime Some(300) default None cores Some(4) memory Some(512000000)",
             "normal* closed None walltime None default None cores None memory None",
-            "nobody closed None walltime None default None cores None memory None",
+            "nobody closed Some(\"only for openlava\") walltime None default None cores None memory None",
             "night closed None walltime None default None cores None memory None",
         ]
         "###);
@@ -228,13 +241,15 @@ mod tests {
             30    0  Closed:Active    -    -    -    -     0     0     0     0     0    0     0\n\n\
             DEFAULT LIMITS:\n RUNLIMIT\n 60.0 min\n\nMAXIMUM LIMITS:\n RUNLIMIT\n 720.5 min of hostA\n\n \
             TASKLIMIT\n 1 4 64\n\n MEMLIMIT\n 1.5 G\n\nSCHEDULING PARAMETERS\n";
-        insta::assert_debug_snapshot!(queues(ibm, None).iter().map(line).collect::<Vec<_>>(), @r###"
+        insta::assert_debug_snapshot!(queues(ibm, None, None).iter().map(line).collect::<Vec<_>>(), @r###"
         [
             "long closed Some(\"Closed:Active\") walltime Some(43230) default Some(3600) cores Some(64) memory Some(1610612736)",
         ]
         "###);
-        let said = queues(include_str!("../../../tests/fixtures/lsf/bqueues_l_all.out"), None);
+        let said = queues(include_str!("../../../tests/fixtures/lsf/bqueues_l_all.out"), None, Some("openlava"));
         assert_eq!(said.iter().filter(|queue| queue.is_default).count(), 1);
+        assert!(said.iter().all(|queue| queue.closed.is_none()), "its own user");
+        assert!(may_use("staff/", "me") && may_use("", "me") && !may_use("you", "me"));
     }
 
     #[test]
@@ -255,8 +270,11 @@ mod tests {
             (array_limit(bparams), default_queue(bparams), per_slot(bparams)),
             (Some(1000), Some("normal"), false)
         );
-        let queues =
-            queues(include_str!("../../../tests/fixtures/lsf/openlava4_bqueues_l.out"), default_queue(bparams));
+        let queues = queues(
+            include_str!("../../../tests/fixtures/lsf/openlava4_bqueues_l.out"),
+            default_queue(bparams),
+            Some("me"),
+        );
         let lines: Vec<String> = queues.iter().map(line).collect();
         assert_eq!(lines[0], "short closed None walltime Some(300) default None cores Some(4) memory Some(512000000)");
         assert!(lines.iter().any(|line| line.starts_with("normal* closed None walltime None")), "{lines:?}");
@@ -280,8 +298,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics(text in ".{0,200}") {
-            queues(&text, None);
-            queues(&format!("QUEUE: x\n{text}\n RUNLIMIT PROCLIMIT\n{text}\n MEMLIMIT\n{text}"), None);
+            queues(&text, None, Some("me"));
+            queues(&format!("QUEUE: x\n{text}\n RUNLIMIT PROCLIMIT\n{text}\n MEMLIMIT\n{text}"), None, Some("me"));
             version(&text);
             host_slots(&format!("HOST_NAME MAX\n{text}"));
             host_memory(&format!("HOST_NAME maxmem\n{text}"));
