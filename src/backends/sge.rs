@@ -86,6 +86,9 @@ async fn offer() -> Result<site::Offer, BackendError> {
         let answer = run(Verb::List, &Call::new("qconf").args(["-sp", name])).await?;
         environments.extend(site::pe(&answer.stdout));
     }
+    if environments.is_empty() {
+        return Ok(site::Offer { environments, memory, gpu });
+    }
     // Those that no queue offers run nothing.
     let anywhere: BTreeSet<_> = queues().await.unwrap_or_default().iter().flat_map(site::offered).collect();
     environments.retain(|pe: &site::Pe| anywhere.is_empty() || anywhere.contains(&pe.name));

@@ -231,6 +231,7 @@ impl Ledger {
         watch.proven = false;
         watch.pending_since = None;
         watch.sentinel = None;
+        watch.evicted = false;
         self.changed.insert(seq);
         self.notices.push(Notice::Over { job: seq, planned: false });
     }

@@ -162,6 +162,28 @@ fn a_requeued_job_is_the_same_job_and_an_old_sentinel_says_nothing() {
     assert!(ledger.job(JobSeq(1)).unwrap().live());
 }
 
+/// What ended a job's former run does not say why the next one ended.
+#[test]
+fn a_job_that_is_requeued_while_it_is_cancelled_is_cancelled_by_us() {
+    let sentinel =
+        |restart| Sentinel { exit_code: 143, signal: None, time: 0, node: String::new(), id: String::new(), restart };
+    let mut ledger = submitted(1);
+    ledger.on_listed(&asked(&ledger), &[seen(1, Observed::Running)], at(10));
+    ledger.on_sentinels(vec![(JobSeq(1), sentinel(0))], at(11));
+    for second in 12..60 {
+        ledger.on_listed(&asked(&ledger), &[seen(1, Observed::Running)], at(second));
+        ledger.plan(&work(), at(second));
+    }
+    for second in 60..75 {
+        ledger.on_listed(&asked(&ledger), &[seen(1, Observed::Pending)], at(second));
+    }
+    assert_eq!(ledger.job(JobSeq(1)).unwrap().requeues, 1);
+    ledger.on_listed(&asked(&ledger), &[seen(1, Observed::Running)], at(76));
+    ledger.on_sentinels(vec![(JobSeq(1), sentinel(1))], at(77));
+    ledger.on_listed(&asked(&ledger), &[seen(1, ended(EndedHow::Exited, 143))], at(78));
+    assert_eq!(end_of(&ledger, 1), Some(EndReason::CancelledByUs));
+}
+
 /// It was back in the queue for a moment in which nobody looked.
 #[test]
 fn a_job_that_begins_anew_is_up_again_unless_it_was_to_leave() {

@@ -173,7 +173,7 @@ impl<'a> World<'a> {
             done_at,
             finished: self.finished,
             parked: left,
-            unfinished: if done_at.is_some() { 0 } else { left - self.parked_tasks().min(left) },
+            unfinished: if done_at.is_some() { 0 } else { left.saturating_sub(self.parked_tasks()) },
         };
         self.meter.finish(self.scenario, &self.site, &end)
     }

@@ -46,28 +46,22 @@ async fn answered(call: Call) -> (Call, Result<Answer, CallError>) {
 
 /// What each command is to name: a job, or neighbours of an array (`22[0-2].server`), which TORQUE has no word for.
 fn operands(jobs: &[JobRef], torque: bool) -> Vec<String> {
-    let ids = jobs.iter().filter_map(|job| Id::parse(&job.id.as_ref()?.0));
-    let ids: BTreeSet<_> = ids.map(|id| (id.number, id.which, id.server)).collect();
+    let ids: BTreeSet<_> = jobs.iter().filter_map(|job| Id::parse(&job.id.as_ref()?.0)).collect();
+    // The first of each run, and the number of its last element.
     let mut runs: Vec<(Id<'_>, Option<u32>)> = Vec::new();
-    for (number, which, server) in ids {
-        let id = Id { number, which, server };
-        let Which::Element(index) = which else {
-            runs.push((id, None));
-            continue;
-        };
-        match runs.last_mut() {
-            Some((first, Some(last)))
-                if !torque && (first.number, first.server) == (number, server) && *last + 1 == index =>
+    for id in ids {
+        match (id.which, runs.last_mut()) {
+            (Which::Element(index), Some((first, Some(last))))
+                if !torque && (first.number, first.server) == (id.number, id.server) && *last + 1 == index =>
             {
                 *last = index;
             }
-            _ => runs.push((id, Some(index))),
+            (Which::Element(index), _) => runs.push((id, Some(index))),
+            _ => runs.push((id, None)),
         }
     }
     let text = |(id, last): (Id<'_>, Option<u32>)| match (id.which, last) {
-        (Which::Element(first), Some(last)) if last > first => {
-            id.text(id.which).replacen(&format!("[{first}]"), &format!("[{first}-{last}]"), 1)
-        }
+        (Which::Element(first), Some(last)) if last > first => id.text(id.which).replacen(']', &format!("-{last}]"), 1),
         (which, _) => id.text(which),
     };
     runs.into_iter().map(text).collect()

@@ -78,7 +78,7 @@ pub(super) enum Which {
 }
 
 /// An id of PBS. The first one of a server is 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Id<'a> {
     /// The number.
     pub(super) number: u64,
